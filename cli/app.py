@@ -1,0 +1,91 @@
+"""Assembles the command groups and turns every failure into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ..errors import EdgeoptError
+from .reporter import error_envelope, print_error, print_json
+
+app = typer.Typer(
+    name="edgeopt",
+    help="Turn a PyTorch or Keras model and a device profile into verified, measured files for that device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from .. import __version__
+
+        typer.echo(f"edgeopt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Options that stand before any command."""
+
+
+def _register() -> None:
+    from . import profiles
+
+    profiles.register(app)
+
+
+_register()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code (0, 1, 2, 3 or 130; see ``errors``)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    verbose = "--verbose" in arguments
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    try:
+        result = app(args=arguments, prog_name="edgeopt", standalone_mode=False)
+        return int(result or 0)
+    except EdgeoptError as error:
+        _fail(command, str(error), as_json)
+        if verbose and error.__cause__ is not None:
+            _print_traceback(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _fail(command, "interrupted", as_json)
+        return 130
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        # Typer carries its own copy of click, whose exceptions have no public name: known by their shape.
+        if hasattr(error, "format_message"):
+            hint = f" (see edgeopt {command} --help)" if command else ""
+            _fail(command, f"{error.format_message().rstrip('.')}{hint}", as_json)
+            return 2
+        _fail(
+            command,
+            f"internal error: {type(error).__name__}: {error} (run again with --verbose for the traceback)",
+            as_json,
+        )
+        if verbose:
+            _print_traceback(error)
+        return 1
+
+
+def _fail(command: str, message: str, as_json: bool) -> None:
+    if as_json:
+        print_json(error_envelope(command, [message]))
+    else:
+        print_error(message)
+
+
+def _print_traceback(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(error, file=sys.stderr)

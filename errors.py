@@ -1,0 +1,25 @@
+"""The few ways in which edgeopt fails, each with the exit code it means.
+
+0 success · 1 our own failure · 2 usage or bad input · 3 a gate failed · 130 interrupted.
+A message is one sentence that says what was wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class EdgeoptError(Exception):
+    """Our own failure: something edgeopt should have been able to do."""
+
+    exit_code = 1
+
+
+class InputError(EdgeoptError):
+    """The user's input is wrong: an unknown profile, a corrupt file, a shape that doesn't fit."""
+
+    exit_code = 2
+
+
+class GateError(EdgeoptError):
+    """A check the user asked for failed: parity, accuracy, budget, delegation, regression."""
+
+    exit_code = 3
