@@ -1,0 +1,50 @@
+"""Names and standing of CPU cores: plain data, no imports."""
+
+from __future__ import annotations
+
+# Single-core standing of Arm's cores, for choosing the big cluster; unknown cores rank by clock alone.
+_CORE_ORDER = (
+    ("cortex-a35", "cortex-a53", "cortex-a55", "cortex-a510", "cortex-a520"),
+    ("cortex-a57", "cortex-a72", "cortex-a73", "cortex-a75"),
+    ("cortex-a76", "cortex-a77", "cortex-a78", "cortex-a78ae", "neoverse-n1"),
+    ("cortex-a710", "cortex-a715", "cortex-a720", "cortex-a725", "neoverse-n2"),
+    ("cortex-x1", "cortex-x2", "cortex-x3", "cortex-x4", "cortex-x925", "neoverse-v1", "neoverse-v2"),
+)
+
+# "CPU part" of /proc/cpuinfo for implementer 0x41 (MIDR_EL1 part numbers, Arm technical reference manuals).
+ARM_PARTS = {
+    0xD03: "cortex-a53",
+    0xD04: "cortex-a35",
+    0xD05: "cortex-a55",
+    0xD07: "cortex-a57",
+    0xD08: "cortex-a72",
+    0xD09: "cortex-a73",
+    0xD0A: "cortex-a75",
+    0xD0B: "cortex-a76",
+    0xD0C: "neoverse-n1",
+    0xD0D: "cortex-a77",
+    0xD40: "neoverse-v1",
+    0xD41: "cortex-a78",
+    0xD42: "cortex-a78ae",
+    0xD44: "cortex-x1",
+    0xD46: "cortex-a510",
+    0xD47: "cortex-a710",
+    0xD48: "cortex-x2",
+    0xD49: "neoverse-n2",
+    0xD4D: "cortex-a715",
+    0xD4E: "cortex-x3",
+    0xD4F: "neoverse-v2",
+    0xD80: "cortex-a520",
+    0xD81: "cortex-a720",
+    0xD82: "cortex-x4",
+    0xD85: "cortex-x925",
+    0xD87: "cortex-a725",
+}
+
+
+def core_rank(core: str) -> int:
+    """Position of ``core`` in Arm's order of single-core speed; -1 when it isn't listed."""
+    for tier, cores in enumerate(_CORE_ORDER):
+        if core in cores:
+            return tier
+    return -1
