@@ -2,8 +2,9 @@
 
 Front door: :func:`open_model` (in this process), :func:`run_isolated` (in a fresh one, so that a crash of the
 runtime is an error and not the end), :func:`runtime_versions`. A runtime is one module in this folder with
-``NAME``, ``version()`` and ``open_model(path, num_threads=, use_xnnpack=)``, or an entry point in the group
-``edgeopt.runtimes``. This folder never converts, measures or prints, and a .tflite run imports no torch.
+``NAME``, ``version()``, ``preload()`` and ``open_model(path, num_threads=, use_xnnpack=)``, or an entry point
+in the group ``edgeopt.runtimes``. This folder never converts, measures or prints; a .tflite run imports no
+torch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import EdgeoptError, InputError
 from .files import RUNTIME_OF_SUFFIX, check_file, runtime_for
 from .isolation import run_isolated
 from .protocol import LoadedModel, TensorSpec
@@ -24,6 +25,7 @@ __all__ = [
     "TensorSpec",
     "check_file",
     "open_model",
+    "preload",
     "run_isolated",
     "runtime_for",
     "runtime_versions",
@@ -54,6 +56,18 @@ def open_model(
     module = _runtime_module(runtime or runtime_for(path))
     model: LoadedModel = module.open_model(path, num_threads=num_threads, use_xnnpack=use_xnnpack)
     return model
+
+
+def preload(runtime: str) -> None:
+    """Import a runtime's packages, so that loading a file can be timed and weighed without them.
+
+    Raises:
+        EdgeoptError: they are not installed.
+    """
+    try:
+        _runtime_module(runtime).preload()
+    except ImportError as error:
+        raise EdgeoptError(f"the runtime {runtime} is not installed here ({error}).") from error
 
 
 def runtime_versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +47,11 @@ def version() -> str:
     return metadata.version("executorch")
 
 
+def preload() -> None:
+    """Import what the runtime needs, so that loading a file can be timed alone."""
+    import executorch.extension.pybindings.portable_lib  # noqa: F401
+
+
 def open_model(path: Path, *, num_threads: int = 1, use_xnnpack: bool = True) -> LoadedModel:
     """Load a .pte file. ``use_xnnpack`` has no effect: what is delegated was decided at export."""
     return ExecutorchModel(path, num_threads=num_threads)
@@ -71,6 +77,8 @@ class ExecutorchModel(LoadedModel):
             raise EdgeoptError(f"ExecuTorch is not installed ({error}): pip install executorch.") from error
         _set_threads(portable_lib, num_threads)
         self._torch = torch
+        self.planned_bytes = facts.planned_bytes
+        started = time.perf_counter()
         options: dict[str, Any] = {"enable_etdump": True} if etdump else {}
         try:
             self._program = portable_lib._load_program(
@@ -79,6 +87,7 @@ class ExecutorchModel(LoadedModel):
             self._method: Any = self._program.load_method(facts.method)
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{path} can't be loaded by ExecuTorch: {_reason(error)}.") from error
+        self.load_ms = (time.perf_counter() - started) * 1e3
         meta = self._method.method_meta()
         self.inputs = tuple(
             _spec(meta.input_tensor_meta, i, f"input_{i}", facts.input_dynamic[i], path)
@@ -164,7 +173,7 @@ def _spec(meta_of: Any, index: int, name: str, dynamic: bool, path: Path | None)
         if path is None:
             return TensorSpec(name=name, shape=(), dtype="object")
         raise InputError(
-            f"{path.name} takes a plain number or list as {name}; edgeopt runs files whose inputs are tensors."
+            f"{path.name} takes a plain number or list as {name}: export it with tensor inputs only."
         ) from error
     sizes = tuple(int(size) for size in meta.sizes())
     dtype = _DTYPES.get(int(meta.dtype()), f"scalar_type_{int(meta.dtype())}")

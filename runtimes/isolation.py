@@ -109,7 +109,7 @@ def run_job(
     (folder / "job.json").write_text(json.dumps(job))
     result_file = folder / "result.json"
     result_file.unlink(missing_ok=True)
-    command = [*python_command(module, _interpreter_for(runtime)), str(folder)]
+    command = [*python_command(module, interpreter_for(runtime)), str(folder)]
     log = folder / "log.txt"
     with log.open("wb") as stream:
         child = subprocess.Popen(
@@ -148,7 +148,7 @@ def read_result(result_file: Path, code: int, log: Path, what: Path, runtime: st
             raise kind(result["error"]["message"])
         # A crash while shutting down, after the result was written whole, doesn't spoil the result.
         return result
-    raise EdgeoptError(f"{what.name} {_death(code, runtime)}{last_words(log)}.")
+    raise EdgeoptError(f"{what.name} {describe_death(code, runtime)}{last_words(log)}.")
 
 
 def last_words(log: Path, lines: int = 3) -> str:
@@ -159,7 +159,8 @@ def last_words(log: Path, lines: int = 3) -> str:
     return f"; its last words: {' | '.join(said[-lines:])[-400:]}" if said else ""
 
 
-def _death(code: int, runtime: str) -> str:
+def describe_death(code: int, runtime: str) -> str:
+    """How a child ended, as the middle of a sentence."""
     if code < 0:
         try:
             name = signal.Signals(-code).name
@@ -171,7 +172,8 @@ def _death(code: int, runtime: str) -> str:
     return f"ended {runtime}'s process with exit code {code} and no result"
 
 
-def _interpreter_for(runtime: str) -> Path | None:
+def interpreter_for(runtime: str) -> Path | None:
+    """The interpreter a runtime needs; None: this one."""
     if runtime != "tflite_runtime":
         return None
     from .tflite_runtime import environment_python

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,11 @@ NAME = "litert"
 def version() -> str:
     """The installed version of ai-edge-litert."""
     return metadata.version("ai-edge-litert")
+
+
+def preload() -> None:
+    """Import what the runtime needs, so that loading a file can be timed alone."""
+    import ai_edge_litert.interpreter  # noqa: F401
 
 
 def open_model(path: Path, *, num_threads: int = 1, use_xnnpack: bool = True) -> LoadedModel:
@@ -42,6 +48,7 @@ class InterpreterModel(LoadedModel):
         self.runtime = runtime
         resolver = module.OpResolverType
         kind = resolver.BUILTIN if use_xnnpack else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        started = time.perf_counter()
         try:
             self._interpreter = module.Interpreter(
                 str(path), num_threads=num_threads, experimental_op_resolver_type=kind
@@ -49,6 +56,11 @@ class InterpreterModel(LoadedModel):
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise InputError(load_failure(path, runtime, str(error))) from error
+        self.load_ms = (time.perf_counter() - started) * 1e3
+        if not self._interpreter._get_ops_details():
+            raise InputError(
+                f"{path} holds no operations: it is corrupt or truncated; export or copy it again."
+            )
         names = _signature_names(self._interpreter)
         details_in = self._interpreter.get_input_details()
         details_out = self._interpreter.get_output_details()

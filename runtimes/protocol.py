@@ -48,6 +48,8 @@ class LoadedModel(ABC):
     runtime: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    load_ms: float  # what the runtime itself took to load the file
+    planned_bytes: int | None = None  # activation memory the file plans for, when the format records it
 
     @abstractmethod
     def prepare(self, inputs: Sequence[np.ndarray]) -> None:
@@ -132,8 +134,8 @@ def _fit(path: Path, spec: TensorSpec, value: np.ndarray) -> np.ndarray:
             else ""
         )
         raise InputError(
-            f"{path.name} expects input {describe(spec)}{scale}, but the array given is {value.dtype} and can't "
-            f"be cast to {spec.dtype} without loss: convert it first."
+            f"{path.name} expects input {describe(spec)}{scale}, but the array given is {value.dtype} and "
+            f"can't be cast to {spec.dtype} without loss: convert it first."
         )
     return cast
 

@@ -5,6 +5,7 @@ Field numbers follow executorch/schema/program.fbs (they are append-only, so tha
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,10 @@ def read_pte(path: Path) -> PteFacts:
     Raises:
         InputError: the flatbuffer is broken or of a newer schema version.
     """
-    data = path.read_bytes()
     try:
-        facts = _read(data)
+        # Mapped, not read: a large program's weights must not pass through this process's memory.
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            facts = _read(data)
     except Exception as error:  # the flatbuffers package raises struct.error, IndexError, TypeError, ...
         raise InputError(
             f"{path} is corrupt ({type(error).__name__} in its header): export it again."
@@ -55,7 +57,7 @@ def read_pte(path: Path) -> PteFacts:
     return facts
 
 
-def _read(data: bytes) -> PteFacts:
+def _read(data: mmap.mmap) -> PteFacts:
     import flatbuffers
     from flatbuffers.number_types import Int8Flags, Int64Flags, Uint8Flags, Uint32Flags
     from flatbuffers.table import Table
