@@ -100,7 +100,10 @@ def _unknown(name: str, wanted: str, files: list[Path], known: dict[str, Path]) 
     near = difflib.get_close_matches(wanted, [*stems, *known], n=5, cutoff=0.5)
     nearest = list(dict.fromkeys(stems.get(spelling) or known[spelling].stem for spelling in near))[:3]
     hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
-    return f"unknown profile {name!r}; {hint}`edgeopt profiles` lists all {len(stems)}, and a path to a .toml works too"
+    return (
+        f"unknown profile {name!r}; {hint}`edgeopt profiles` lists all {len(stems)}, "
+        "and a path to a .toml file works too"
+    )
 
 
 def _spellings(path: Path) -> list[str]:

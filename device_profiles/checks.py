@@ -13,7 +13,7 @@ Problem = tuple[str, str]  # dotted key, what is wrong and what is allowed
 
 # Architecture rules (Arm ARM: FEAT_I8MM and FEAT_BF16 stand on Armv8.2 with FEAT_DotProd in every core
 # that has shipped, FEAT_SVE2 requires FEAT_SVE; SVE requires FP16).
-_IMPLIES = (
+IMPLIES = (
     ("fp16", "neon"),
     ("dotprod", "neon"),
     ("i8mm", "dotprod"),
@@ -58,14 +58,14 @@ def find_problems(profile: DeviceProfile) -> list[Problem]:
 
 
 def _cluster_problems(key: str, cluster: Cluster, arch: str) -> Iterator[Problem]:
-    have = set(cluster.isa)
+    have: set[str] = set(cluster.isa)
     foreign = have & (_X86 if arch == "arm64" else _ARM)
     if foreign:
         allowed = ", ".join(sorted(_ARM if arch == "arm64" else _X86))
         yield f"{key}.isa", f"has {_names(foreign)}, but arch is {arch}; allowed there: {allowed}"
-    for feature, needed in _IMPLIES:
+    for feature, needed in IMPLIES:
         if feature in have and needed not in have and not foreign:
-            yield f"{key}.isa", f"has {feature} without {needed}; every core with {feature} has {needed}: add it"
+            yield f"{key}.isa", f"has {feature} without {needed}, which every core with {feature} has; add it"
     impossible = have & _IMPOSSIBLE.get(cluster.core, set())
     if impossible:
         yield f"{key}.isa", f"has {_names(impossible)}, which a {cluster.core} doesn't have; remove it"
@@ -74,16 +74,17 @@ def _cluster_problems(key: str, cluster: Cluster, arch: str) -> Iterator[Problem
     if cluster.max_mhz < 100:
         yield f"{key}.max_mhz", f"is {cluster.max_mhz}; allowed: 100 to 10000 (MHz, so 2.85 GHz is 2850)"
     if cluster.l1d_kib and cluster.l2_kib and cluster.l2_kib < cluster.l1d_kib:
-        yield f"{key}.l2_kib", f"is {cluster.l2_kib}, smaller than l1d_kib ({cluster.l1d_kib}); both are in KiB"
+        yield (
+            f"{key}.l2_kib",
+            f"is {cluster.l2_kib}; allowed: at least l1d_kib ({cluster.l1d_kib}), both in KiB",
+        )
 
 
 def _memory_problems(profile: DeviceProfile) -> Iterator[Problem]:
     memory = profile.memory
     if memory.app_budget_mib > memory.ram_mib:
-        yield (
-            "memory.app_budget_mib",
-            f"is {memory.app_budget_mib}, more than memory.ram_mib ({memory.ram_mib}); allowed: 1 to {memory.ram_mib}",
-        )
+        limit = f"1 to {memory.ram_mib} (memory.ram_mib)"
+        yield "memory.app_budget_mib", f"is {memory.app_budget_mib}; allowed: {limit}"
     if memory.ram_mib < 32:
         yield "memory.ram_mib", f"is {memory.ram_mib}; allowed: 32 or more (MiB, so 8 GB is 8192)"
 
@@ -92,20 +93,14 @@ def _power_problems(profile: DeviceProfile) -> Iterator[Problem]:
     active = profile.power.active_mw_per_core
     clusters = len(profile.cpu.clusters)
     if active is not None and len(active) != clusters:
-        yield (
-            "power.active_mw_per_core",
-            f"has {len(active)} figures for {clusters} clusters; allowed: one per cluster, in the order of cpu.clusters",
-        )
+        found = f"has {len(active)} figures for {clusters} clusters"
+        yield "power.active_mw_per_core", f"{found}; allowed: one a cluster, in the order of cpu.clusters"
     thermal = profile.thermal
-    for name in ("throttle_c", "skin_limit_c"):
-        limit = getattr(thermal, name)
-        if limit is not None and thermal.cool_down_c is not None and name == _first_limit(profile):
-            if thermal.cool_down_c >= limit:
-                yield "thermal.cool_down_c", f"is {thermal.cool_down_c:g}; allowed: less than thermal.{name} ({limit:g})"
-
-
-def _first_limit(profile: DeviceProfile) -> str:
-    return "skin_limit_c" if profile.thermal.skin_limit_c is not None else "throttle_c"
+    name = "skin_limit_c" if thermal.skin_limit_c is not None else "throttle_c"
+    limit = getattr(thermal, name)
+    if limit is not None and thermal.cool_down_c is not None and thermal.cool_down_c >= limit:
+        allowed = f"less than thermal.{name} ({limit:g})"
+        yield "thermal.cool_down_c", f"is {thermal.cool_down_c:g}; allowed: {allowed}"
 
 
 def _os_problems(profile: DeviceProfile) -> Iterator[Problem]:
@@ -114,8 +109,9 @@ def _os_problems(profile: DeviceProfile) -> Iterator[Problem]:
         yield "os.api_level", "is missing; an Android device needs its API level (Android 13 is 33)"
     if system.name != "android":
         for name in ("api_level", "min_sdk"):
-            if getattr(system, name) is not None:
-                yield f"os.{name}", f"is {getattr(system, name)}, but os.name is {system.name}; only android has it"
+            found = getattr(system, name)
+            if found is not None:
+                yield f"os.{name}", f"is {found}, but os.name is {system.name}; only android has it"
     if system.min_sdk is not None and system.api_level is not None and system.min_sdk > system.api_level:
         yield "os.min_sdk", f"is {system.min_sdk}; allowed: at most os.api_level ({system.api_level})"
 
@@ -128,23 +124,23 @@ def _emulator_problems(profile: DeviceProfile) -> Iterator[Problem]:
     if profile.arch != "arm64":
         yield "reach.emulator", f"is set, but arch is {profile.arch}; only arm64 devices are emulated"
     if parts[0] == "max" and "sme=off" not in parts[1:]:
-        yield "reach.emulator.qemu_cpu", f"is {emulator.qemu_cpu!r}; max needs sme=off (QEMU 7.2's SME is wrong)"
+        found = repr(emulator.qemu_cpu)
+        yield "reach.emulator.qemu_cpu", f"is {found}; max needs sme=off (QEMU 7.2 gets SME wrong)"
 
 
 def _source_problems(profile: DeviceProfile) -> Iterator[Problem]:
-    figures = dict(numeric_leaves(profile.model_dump(mode="python", exclude={"sources"}, exclude_none=True)))
+    figures = profile.figures()
+    form = 'a citation, or "estimate: <what it rests on>"'
     for key, citation in profile.sources.items():
         if _URL.search(citation):
-            yield f"sources.{key}", "holds an address; name the document and its author instead"
-        elif citation.strip().lower().rstrip(":. ") == "estimate":
-            yield f"sources.{key}", 'says only "estimate"; allowed: "estimate: <what it rests on>"'
-        elif len(citation.strip()) < 4:
-            yield f"sources.{key}", f"is {citation!r}; allowed: a citation, or \"estimate: <what it rests on>\""
+            yield f"sources.{key}", "holds an address; allowed: the name of the document and its author"
+        elif len(citation.strip()) < 4 or citation.strip().lower().rstrip(":. ") == "estimate":
+            yield f"sources.{key}", f"is {citation!r}; allowed: {form}"
         if not any(_covers(key, figure) for figure in figures):
-            yield f"sources.{key}", "covers no figure of this profile; allowed: a figure's dotted key or a prefix of one"
-    missing = [key for key in figures if covering_source(key, profile.sources) is None]
-    for key in missing:
-        yield key, f"is {figures[key]:g} and has no source; add \"{key}\" to [sources] (a citation, or \"estimate: why\")"
+            yield f"sources.{key}", "covers no figure; allowed: a figure's dotted key or a prefix of one"
+    for key, figure in figures.items():
+        if covering_source(key, profile.sources) is None:
+            yield key, f'is {figure:g} and has no source; add "{key}" to [sources]: {form}'
 
 
 def numeric_leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -25,10 +25,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes is too big for a device profile (at most 1 MiB)")
+            raise InputError(f"{path}: too big for a device profile (at most {MAX_FILE_BYTES} bytes)")
         raw = tomllib.loads(path.read_bytes().decode())
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; `edgeopt profiles` lists the profiles that have a name") from None
+        raise InputError(f"{path}: no such file; `edgeopt profiles` lists the named ones") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -75,7 +75,7 @@ def _resolve(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         return _with_machine(path, raw)
     parent = raw.pop("extends")
     if not isinstance(parent, str) or not parent.strip():
-        raise InputError(f'{path}: extends is {parent!r}; allowed: the name of a profile, or a path to one, such as "pixel7"')
+        raise InputError(f"{path}: extends is {parent!r}; allowed: a profile's name or a path, in quotes")
     parent_path = _parent_path(path, parent, (*chain, own_path))
     if parent_path.resolve() in (*chain, own_path):
         names = " -> ".join(each.name for each in (*chain, own_path, parent_path.resolve()))

@@ -5,14 +5,13 @@ Only what could be read is returned; host.toml's defaults stand for the rest.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .checks import IMPLIES
 from .cores import ARM_PARTS
 
 READ = "read from this machine"
@@ -68,7 +67,7 @@ def _read_linux(root: Path, arch: str, overlay: dict[str, Any]) -> None:
         if not clocked:
             for index in range(len(clusters)):
                 key = f"cpu.clusters.{index}.max_mhz"
-                overlay["sources"][key] = "estimate: the clock /proc/cpuinfo showed; this machine doesn't tell its maximum"
+                overlay["sources"][key] = "estimate: the clock of the moment; this machine hides its maximum"
         l3_kib = _cache_kib(root, 0, level=3)
         if l3_kib:
             overlay["cpu"]["l3_kib"] = l3_kib
@@ -157,7 +156,7 @@ def _isa(arch: str, processor: dict[str, str]) -> list[str]:
     if arch == "arm64":
         flags = set(processor.get("Features", "").split())
         have = {ours for flag, ours in _ARM_FLAGS.items() if flag in flags}
-        for feature, needed in (("i8mm", "dotprod"), ("bf16", "dotprod"), ("sve", "fp16"), ("sve2", "sve"), ("sme", "bf16")):
+        for feature, needed in IMPLIES:
             # A kernel that hides what a feature stands on has in effect hidden the feature.
             if needed not in have:
                 have.discard(feature)
@@ -253,11 +252,13 @@ def _read_macos(arch: str, overlay: dict[str, Any]) -> None:
 
 
 def _sysctl(name: str) -> str:
+    import subprocess
+
     try:
         done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == os.EX_OK else ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _text(path: Path) -> str:

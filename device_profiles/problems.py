@@ -70,7 +70,7 @@ def _allowed(kind: str, context: dict[str, Any], location: tuple[Any, ...]) -> s
 
 
 def _bounds(location: tuple[Any, ...]) -> str:
-    """", more than 0 and at most 10000" from the field's declared limits, or nothing."""
+    """ ", more than 0 and at most 10000" from the field's declared limits, or nothing."""
     words = {"gt": "more than", "ge": "at least", "le": "at most", "lt": "less than"}
     limits = [
         f"{phrase} {getattr(rule, name):g}"

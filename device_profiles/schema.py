@@ -16,8 +16,6 @@ from pydantic_core import PydanticCustomError
 
 from .cores import core_rank
 
-SCHEMA_VERSION = 1
-
 Kind = Literal["phone", "board", "host", "generic"]
 Arch = Literal["arm64", "x86_64"]
 Os = Literal["android", "linux", "macos", "windows"]
@@ -187,7 +185,7 @@ class Reach(_Model):
 class DeviceProfile(_Model):
     """A target as data. ``sources`` maps a dotted key or a prefix of one to where the figure is from."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: Name
     title: Text
     vendor: Text
@@ -254,6 +252,12 @@ class DeviceProfile(_Model):
 
         found = covering_source(key, self.sources)
         return self.sources[found] if found is not None else None
+
+    def figures(self) -> dict[str, float]:
+        """Every number of the profile by its dotted key (``cpu.clusters.0.max_mhz``)."""
+        from .checks import numeric_leaves
+
+        return dict(numeric_leaves(self.model_dump(exclude={"sources"}, exclude_none=True)))
 
     def is_estimate(self, key: str) -> bool:
         """Whether the figure at ``key`` is an estimate rather than something published or read."""
