@@ -1,0 +1,52 @@
+"""A problem found in a model: what, where, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem.
+
+    Attributes:
+        severity: ``error`` stops the format it concerns, ``warning`` and ``note`` do not.
+        message: one sentence.
+        format: ``pte`` or ``tflite``; None concerns both.
+        op: the operator, e.g. ``aten.grid_sampler_2d``.
+        module: the path of the module in the user's model, e.g. ``backbone.3.conv``.
+        source: ``file:line`` of the user's code.
+        suggestion: what to change.
+    """
+
+    severity: Severity
+    message: str
+    format: str | None = None
+    op: str | None = None
+    module: str | None = None
+    source: str | None = None
+    suggestion: str | None = None
+
+    def sentence(self) -> str:
+        """The finding on one line: format, message, place, suggestion."""
+        where = ", ".join(
+            part
+            for part in (
+                f"module {self.module}" if self.module else "",
+                f"op {self.op}" if self.op and self.op not in self.message else "",
+                self.source or "",
+            )
+            if part
+        )
+        text = f"{self.format}: {self.message}" if self.format else self.message
+        text = text.rstrip(".")
+        if where:
+            text += f" ({where})"
+        return text + (f"; {self.suggestion}" if self.suggestion else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as plain data for JSON; empty fields are left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}

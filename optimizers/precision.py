@@ -1,0 +1,82 @@
+"""Precision names: one canonical name each, and the names other ecosystems use for the same thing."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One numeric precision of a whole model.
+
+    Attributes:
+        name: canonical name; also the name of the recipe that makes it.
+        aliases: what users of PyTorch, LiteRT and ONNX call it.
+        min_snr_db: least signal-to-noise ratio of an output against the source model's, in dB. int8 at 15 dB
+            carries 3% of the signal's power as noise, about where classifiers begin to lose points.
+        min_cosine: least cosine similarity of an output with the source model's.
+    """
+
+    name: str
+    title: str
+    aliases: tuple[str, ...]
+    min_snr_db: float
+    min_cosine: float
+    needs_calibration: bool = False
+
+
+PRECISIONS = {
+    precision.name: precision
+    for precision in (
+        Precision("fp32", "float32", ("float32", "float", "f32", "none"), 60.0, 0.99999),
+        Precision("fp16", "float16", ("float16", "half", "f16"), 35.0, 0.9995),
+        Precision(
+            "int8-dynamic",
+            "int8 weights, activations quantised at run time",
+            ("dynamic_wi8_afp32", "dynamic-int8", "dynamic", "8da8w", "int8_dynamic"),
+            15.0,
+            0.98,
+        ),
+        Precision(
+            "int8-static",
+            "int8 weights and activations, calibrated",
+            ("static_wi8_ai8", "w8a8", "int8", "static-int8", "static", "int8_static"),
+            15.0,
+            0.98,
+            needs_calibration=True,
+        ),
+    )
+}
+
+_BY_ALIAS = {
+    alias: precision for precision in PRECISIONS.values() for alias in (precision.name, *precision.aliases)
+}
+
+
+def parse_precision(text: str) -> Precision:
+    """The precision of this name or alias.
+
+    Raises:
+        InputError: an unknown name, with the nearest ones.
+    """
+    word = text.strip().lower()
+    if word in _BY_ALIAS:
+        return _BY_ALIAS[word]
+    near = difflib.get_close_matches(word, list(_BY_ALIAS), n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(PRECISIONS)}."
+    raise InputError(f"unknown precision {text!r}; {hint}")
+
+
+def parse_precisions(text: str) -> tuple[Precision, ...]:
+    """Comma-separated precisions, each once, in the order given.
+
+    Raises:
+        InputError: an unknown name, or none at all.
+    """
+    found = dict.fromkeys(parse_precision(word) for word in text.split(",") if word.strip())
+    if not found:
+        raise InputError(f"no precision in {text!r}; use one or more of {', '.join(PRECISIONS)}.")
+    return tuple(found)
