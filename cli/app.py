@@ -29,15 +29,19 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     """Options that stand before any command."""
 
 
 def _register() -> None:
-    from . import profiles
+    from . import bench, emulator, profiles
 
     profiles.register(app)
+    bench.register(app)
+    emulator.register(app)
 
 
 _register()

@@ -1,1 +1,53 @@
-"""The emulated arm64 board: real arm64 machine code under QEMU, counted, never timed."""
+"""The emulated arm64 board: the artefact's real arm64 machine code under QEMU, counted and never timed.
+
+Front door: :func:`setup` (once), :func:`run` (outputs and counts), :func:`check_parity` (against the host and
+the source model), :func:`measure_on_emulator` (measurements), :func:`payload` (what a real board needs to run
+the same runner). Nothing here may report QEMU's wall-clock as a latency.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+_FROM = {
+    "Counts": ".counts",
+    "Cpu": ".cpu",
+    "EmulatedRun": ".execution",
+    "Parity": ".parity",
+    "check_parity": ".parity",
+    "cpu_of": ".cpu",
+    "payload": ".toolchain",
+    "run": ".execution",
+    "setup": ".toolchain",
+}
+
+__all__ = [
+    "Counts",
+    "Cpu",
+    "EmulatedRun",
+    "Parity",
+    "check_parity",
+    "cpu_of",
+    "payload",
+    "run",
+    "setup",
+]
+
+if TYPE_CHECKING:
+    from .counts import Counts as Counts
+    from .cpu import Cpu as Cpu
+    from .cpu import cpu_of as cpu_of
+    from .execution import EmulatedRun as EmulatedRun
+    from .execution import run as run
+    from .parity import Parity as Parity
+    from .parity import check_parity as check_parity
+    from .toolchain import payload as payload
+    from .toolchain import setup as setup
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_FROM[name], __name__), name)

@@ -72,7 +72,7 @@ def cpu_of(profile: DeviceProfile, cluster: int | None = None) -> Cpu:
     """
     if profile.arch != "arm64":
         raise InputError(
-            f"profile {profile.name} is {profile.arch}; the emulator runs arm64 profiles (edgeopt profiles list)"
+            f"profile {profile.name} is {profile.arch}; the emulator runs arm64 ones (edgeopt profiles list)"
         )
     clusters = profile.cpu.clusters
     if cluster is not None and not 0 <= cluster < len(clusters):

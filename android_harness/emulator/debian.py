@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,14 +120,16 @@ class PrivateApt:
                 packages.append(Package(words[1].split("_")[0], words[1]))
         return packages
 
-    def download(self, package: Package, folder: Path) -> Path:
-        """Fetch one archive into ``folder``; apt continues a partial one and checks its hash."""
-        target = folder / package.file
-        if not target.exists():
-            self._run("-qq", "download", package.name, doing=f"downloading {package.name}", cwd=folder)
-        if not target.exists():
-            raise EdgeoptError(f"apt did not deliver {package.file}; run the set-up again")
-        return target
+    def download(self, packages: Sequence[Package], folder: Path) -> list[Path]:
+        """Fetch archives into ``folder``; apt continues partial ones and checks the hash of each."""
+        missing = [package.name for package in packages if not (folder / package.file).exists()]
+        if missing:
+            self._run("-qq", "download", *missing, doing=f"downloading {', '.join(missing)}", cwd=folder)
+        paths = [folder / package.file for package in packages]
+        for path in paths:
+            if not path.exists():
+                raise EdgeoptError(f"apt did not deliver {path.name}; run the set-up again")
+        return paths
 
     def _run(self, *arguments: str, doing: str, cwd: Path | None = None) -> str:
         environment = {**os.environ, "APT_CONFIG": str(self._config), "LC_ALL": "C"}

@@ -25,6 +25,7 @@ Progress = Callable[[str, float | None], None]
 SCHEMA = 1
 PACKAGES = ("qemu-user", "g++-12-aarch64-linux-gnu")
 HOST_COMPILER = "gcc-12"
+_BATCH = 8  # archives fetched by one call of apt-get
 # Sanitizer and OpenMP runtimes of the cross compiler: 9 MB that nothing here links.
 UNWANTED_PREFIXES = ("libasan", "liblsan", "libtsan", "libubsan", "libhwasan", "libitm", "libgomp")
 # The host's programs run on the host's own C library: two of them in one process would not.
@@ -126,6 +127,11 @@ def load() -> Toolchain:
     return done
 
 
+def payload(runtime: str) -> dict[str, Path]:
+    """What a real board needs to run a runtime's models: see :meth:`Toolchain.payload`."""
+    return load().payload(runtime)
+
+
 def verify(toolchain: Toolchain) -> list[str]:
     """Names of the files whose hash is no longer the manifest's."""
     return [
@@ -192,13 +198,13 @@ def _host_tools(folder: Path, downloads: Path, stamps: dict[str, Any], say: Prog
     ]
     archives = []
     with replacing(folder / "host") as host:
-        for index, package in enumerate(packages):
-            say(f"fetching {package.name}", 0.05 + 0.5 * index / len(packages))
-            archive = apt.download(package, downloads)
-            archives.append(
-                {"file": archive.name, "bytes": archive.stat().st_size, "sha256": sha256_of(archive)}
-            )
-            debian.unpack(archive, host)
+        for index in range(0, len(packages), _BATCH):
+            batch = packages[index : index + _BATCH]
+            say(f"fetching {batch[0].name} and others", 0.05 + 0.5 * index / len(packages))
+            for archive in apt.download(batch, downloads):
+                size = archive.stat().st_size
+                archives.append({"file": archive.name, "bytes": size, "sha256": sha256_of(archive)})
+                debian.unpack(archive, host)
         _trim(host)
         _relocate_linker_scripts(host)
     stamps.update({"packages": names, "archives": archives, "architecture": architecture})
@@ -261,9 +267,9 @@ def _finish(folder: Path, archives: list[dict[str, Any]], stamps: dict[str, Any]
     for runtime in stamps["runtimes"]:
         run_files += [toolchain.runner(runtime), *toolchain.runtime_libraries(runtime)]
     run_files += [toolchain.sysroot / "lib" / name for name in SYSROOT_LIBRARIES]
+    hashes = {str(path.relative_to(folder)): sha256_of(path) for path in run_files}
     files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in run_files
+        name: {"bytes": (folder / name).stat().st_size, "sha256": digest} for name, digest in hashes.items()
     }
     manifest = {
         **_wanted(),
@@ -271,7 +277,7 @@ def _finish(folder: Path, archives: list[dict[str, Any]], stamps: dict[str, Any]
         "wheels": stamps["runtimes"],
         "qemu": version,
         "files": files,
-        "fingerprint": build.hash_text("".join(sorted(entry["sha256"] for entry in files.values())))[:16],
+        "fingerprint": build.hash_text("".join(sorted(hashes.values())))[:16],
     }
     write_json(folder / "manifest.json", manifest)
     shutil.rmtree(folder / "apt", ignore_errors=True)

@@ -25,12 +25,14 @@ struct Arguments {
   std::string method = "forward";
   std::vector<std::string> inputs;         // one raw file an input, in the model's order
   std::vector<std::vector<int>> shapes;    // given as FILE@1x3x224x224; empty = the model's own shape
+  std::vector<std::string> dtypes;         // given as FILE@1x3x224x224:int64; empty = the model's own
   std::string output_prefix;               // outputs go to PREFIX0.bin, PREFIX1.bin, ...
   std::string profile;                     // per-op profile in the runtime's own format; empty = none
   int threads = 1;
   int warmup = 1;
   int runs = 1;
   bool markers = false;
+  bool describe = false;  // load the model, tell its inputs, run nothing
 };
 
 [[noreturn]] inline void fail(const std::string& what) {
@@ -60,6 +62,10 @@ inline Arguments parse(int argc, char** argv) {
       a.markers = true;
       continue;
     }
+    if (flag == "--describe") {
+      a.describe = true;
+      continue;
+    }
     if (i + 1 >= argc) fail("flag " + flag + " needs a value");
     const std::string value = argv[++i];
     if (flag == "--model") {
@@ -68,8 +74,11 @@ inline Arguments parse(int argc, char** argv) {
       a.method = value;
     } else if (flag == "--input") {
       const size_t at = value.rfind('@');
+      const std::string form = at == std::string::npos ? "" : value.substr(at + 1);
+      const size_t colon = form.find(':');
       a.inputs.push_back(value.substr(0, at));
-      a.shapes.push_back(at == std::string::npos ? std::vector<int>{} : parse_shape(value.substr(at + 1)));
+      a.shapes.push_back(parse_shape(form.substr(0, colon)));
+      a.dtypes.push_back(colon == std::string::npos ? "" : form.substr(colon + 1));
     } else if (flag == "--output-prefix") {
       a.output_prefix = value;
     } else if (flag == "--profile") {
@@ -95,6 +104,41 @@ inline std::vector<char> read_file(const std::string& path) {
   std::vector<char> bytes(static_cast<size_t>(stream.tellg()));
   stream.seekg(0);
   stream.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  return bytes;
+}
+
+template <typename From, typename To>
+std::vector<char> converted(const std::vector<char>& bytes) {
+  const size_t count = bytes.size() / sizeof(From);
+  std::vector<char> out(count * sizeof(To));
+  for (size_t i = 0; i < count; ++i) {
+    From from;
+    std::memcpy(&from, bytes.data() + i * sizeof(From), sizeof(From));
+    const To to = static_cast<To>(from);
+    std::memcpy(out.data() + i * sizeof(To), &to, sizeof(To));
+  }
+  return out;
+}
+
+// Input `index` as the model wants it: LiteRT's converters turn 64-bit inputs into 32-bit ones, so the same
+// golden input must fit both formats.
+inline std::vector<char> read_input(const Arguments& a, size_t index, const std::string& wanted,
+                                    size_t wanted_bytes) {
+  std::vector<char> bytes = read_file(a.inputs[index]);
+  const std::string& given = a.dtypes[index];
+  if (given == "int64" && wanted == "int32") {
+    bytes = converted<int64_t, int32_t>(bytes);
+  } else if (given == "int32" && wanted == "int64") {
+    bytes = converted<int32_t, int64_t>(bytes);
+  } else if (given == "float64" && wanted == "float32") {
+    bytes = converted<double, float>(bytes);
+  } else if (!given.empty() && given != wanted) {
+    fail("input " + std::to_string(index) + " is " + given + ", the model wants " + wanted);
+  }
+  if (bytes.size() != wanted_bytes) {
+    fail("input " + std::to_string(index) + " has " + std::to_string(bytes.size()) +
+         " bytes, the model wants " + std::to_string(wanted_bytes));
+  }
   return bytes;
 }
 

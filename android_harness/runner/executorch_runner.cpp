@@ -74,7 +74,7 @@ std::vector<TensorPtr> load_inputs(const edgeopt::Arguments& a, Module& module,
                                    std::vector<std::vector<char>>& storage, edgeopt::Report& report) {
   auto meta = module.method_meta(a.method);
   check(meta.error(), "reading the method '" + a.method + "'");
-  if (meta->num_inputs() != a.inputs.size()) {
+  if (!a.describe && meta->num_inputs() != a.inputs.size()) {
     edgeopt::fail("the model takes " + std::to_string(meta->num_inputs()) + " inputs, " +
                   std::to_string(a.inputs.size()) + " were given");
   }
@@ -85,19 +85,19 @@ std::vector<TensorPtr> load_inputs(const edgeopt::Arguments& a, Module& module,
   }
   report.planned_memory_bytes = static_cast<long>(planned);
   std::vector<TensorPtr> tensors;
-  for (size_t i = 0; i < a.inputs.size(); ++i) {
+  for (size_t i = 0; i < meta->num_inputs(); ++i) {
     auto info = meta->input_tensor_meta(i);
     if (!info.ok()) edgeopt::fail("input " + std::to_string(i) + " is not a tensor");
     std::vector<executorch::aten::SizesType> sizes(info->sizes().begin(), info->sizes().end());
-    if (!a.shapes[i].empty()) sizes.assign(a.shapes[i].begin(), a.shapes[i].end());
+    if (!a.describe && !a.shapes[i].empty()) sizes.assign(a.shapes[i].begin(), a.shapes[i].end());
     size_t expected = executorch::runtime::elementSize(info->scalar_type());
     for (const auto size : sizes) expected *= static_cast<size_t>(size);
-    storage.push_back(edgeopt::read_file(a.inputs[i]));
-    if (storage.back().size() != expected) {
-      edgeopt::fail("input " + std::to_string(i) + " (" + a.inputs[i] + ") has " +
-                    std::to_string(storage.back().size()) + " bytes, the model wants " +
-                    std::to_string(expected));
+    if (a.describe) {
+      report.inputs.push_back(
+          {"", dtype_name(info->scalar_type()), std::vector<int>(sizes.begin(), sizes.end()), expected});
+      continue;
     }
+    storage.push_back(edgeopt::read_input(a, i, dtype_name(info->scalar_type()), expected));
     report.inputs.push_back({a.inputs[i], dtype_name(info->scalar_type()),
                              std::vector<int>(sizes.begin(), sizes.end()), expected});
     tensors.push_back(
@@ -145,6 +145,10 @@ int main(int argc, char** argv) {
   std::vector<std::vector<char>> storage;
   storage.reserve(a.inputs.size());
   const std::vector<TensorPtr> inputs = load_inputs(a, module, storage, report);
+  if (a.describe) {
+    report.print();
+    return 0;
+  }
   const std::vector<EValue> arguments(inputs.begin(), inputs.end());
   std::vector<EValue> values;
   edgeopt::run_protocol(a, report, [&] {

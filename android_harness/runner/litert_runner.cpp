@@ -51,25 +51,22 @@ std::vector<int> shape_of(const LiteRtRankedTensorType& type) {
   return {type.layout.dimensions, type.layout.dimensions + type.layout.rank};
 }
 
-void fill(LiteRtTensorBuffer buffer, const std::string& file, size_t index) {
-  const std::vector<char> bytes = edgeopt::read_file(file);
+size_t fill(LiteRtTensorBuffer buffer, const edgeopt::Arguments& a, size_t index, const char* dtype) {
   size_t size = 0;
   check(LiteRtGetTensorBufferPackedSize(buffer, &size), "sizing an input");
-  if (size != bytes.size()) {
-    edgeopt::fail("input " + std::to_string(index) + " (" + file + ") has " + std::to_string(bytes.size()) +
-                  " bytes, the model wants " + std::to_string(size));
-  }
+  const std::vector<char> bytes = edgeopt::read_input(a, index, dtype, size);
   void* memory = nullptr;
   check(LiteRtLockTensorBuffer(buffer, &memory, kLockWrite), "locking an input");
   std::memcpy(memory, bytes.data(), size);
   check(LiteRtUnlockTensorBuffer(buffer), "unlocking an input");
+  return size;
 }
 
 Side make_inputs(const edgeopt::Arguments& a, LiteRtEnvironment env, LiteRtSignature signature,
                  LiteRtCompiledModel model, edgeopt::Report& report) {
   size_t count = 0;
   check(LiteRtGetNumSignatureInputs(signature, &count), "counting inputs");
-  if (count != a.inputs.size()) {
+  if (!a.describe && count != a.inputs.size()) {
     edgeopt::fail("the model takes " + std::to_string(count) + " inputs, " +
                   std::to_string(a.inputs.size()) + " were given");
   }
@@ -79,6 +76,10 @@ Side make_inputs(const edgeopt::Arguments& a, LiteRtEnvironment env, LiteRtSigna
     check(LiteRtGetSignatureInputTensorByIndex(signature, i, &tensor), "reading an input");
     LiteRtRankedTensorType type{};
     check(LiteRtGetRankedTensorType(tensor, &type), "reading an input's shape");
+    if (a.describe) {
+      report.inputs.push_back({"", dtype_name(type.element_type), shape_of(type), 0});
+      continue;
+    }
     if (!a.shapes[i].empty() && a.shapes[i] != shape_of(type)) {
       check(LiteRtCompiledModelResizeInputTensor(model, 0, i, a.shapes[i].data(), a.shapes[i].size()),
             "resizing input " + std::to_string(i));
@@ -89,9 +90,7 @@ Side make_inputs(const edgeopt::Arguments& a, LiteRtEnvironment env, LiteRtSigna
     check(LiteRtGetCompiledModelInputBufferRequirements(model, 0, i, &needs), "sizing an input");
     side.buffers.push_back(make_buffer(env, type, needs));
     side.types.push_back(type);
-    fill(side.buffers.back(), a.inputs[i], i);
-    size_t bytes = 0;
-    check(LiteRtGetTensorBufferPackedSize(side.buffers.back(), &bytes), "sizing an input");
+    const size_t bytes = fill(side.buffers.back(), a, i, dtype_name(type.element_type));
     report.inputs.push_back({a.inputs[i], dtype_name(type.element_type), shape_of(type), bytes});
   }
   return side;
@@ -164,6 +163,10 @@ int main(int argc, char** argv) {
   report.load_ms = edgeopt::now_ms() - begin;
 
   Side inputs = make_inputs(a, env, signature, compiled, report);
+  if (a.describe) {
+    report.print();
+    return 0;
+  }
   Side outputs = make_outputs(env, signature, compiled);
   LiteRtProfiler profiler = nullptr;
   if (!a.profile.empty() && LiteRtCompiledModelGetProfiler(compiled, &profiler) == 0 && profiler != nullptr) {

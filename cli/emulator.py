@@ -1,0 +1,154 @@
+"""``edgeopt emulator``: set up the emulated arm64 board, look at it, run a file on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import Json, Quiet, Verbose
+from .reporter import Reporter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..android_harness.emulator import EmulatedRun, Parity
+
+
+def register(app: typer.Typer) -> None:
+    """Attach ``emulator`` with ``setup``, ``status`` and ``run``."""
+    group = typer.Typer(help="The emulated arm64 board (QEMU): no device needed.", no_args_is_help=True)
+    group.command("setup")(setup)
+    group.command("status")(status)
+    group.command("run")(run)
+    app.add_typer(group, name="emulator")
+
+
+def setup(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Fetch QEMU, an arm64 C library, a cross compiler and the arm64 runtimes; build the runners.
+
+    Everything goes into edgeopt's cache folder (EDGEOPT_CACHE_DIR); nothing of the system is changed and no
+    root is needed. At once when it is done already.
+    """
+    from ..android_harness.emulator.toolchain import setup as make
+
+    reporter = Reporter("emulator setup", as_json=json, quiet=quiet, verbose=verbose)
+    with reporter.progress() as progress:
+        toolchain = make(progress)
+    reporter.result({"emulator": _facts(toolchain)}, lambda out: _draw_facts(out, _facts(toolchain)))
+
+
+def status(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Say whether the emulator is set up, and check the hash of every file it runs."""
+    from ..android_harness.emulator.toolchain import load, verify
+    from ..errors import EdgeoptError
+
+    reporter = Reporter("emulator status", as_json=json, quiet=quiet, verbose=verbose)
+    toolchain = load()
+    damaged = verify(toolchain)
+    if damaged:
+        raise EdgeoptError(
+            f"{len(damaged)} files of the emulator have changed ({damaged[0]}, ...); "
+            f"remove {toolchain.folder} and run: edgeopt emulator setup"
+        )
+    facts = _facts(toolchain)
+    reporter.result({"emulator": facts}, lambda out: _draw_facts(out, facts))
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="A .pte or .tflite file.")],
+    profile: Annotated[
+        str, typer.Option("--profile", "--device", "-p", help="The device whose CPU is emulated.")
+    ],
+    *,
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", help="An .npz with the inputs in the file's order.")
+    ] = None,
+    cluster: Annotated[
+        int | None, typer.Option("--cluster", help="Which cluster of the profile's CPU (the big one).")
+    ] = None,
+    num_threads: Annotated[
+        int, typer.Option("--num-threads", "--num_threads", help="More than one needs --no-count.")
+    ] = 1,
+    count: Annotated[bool, typer.Option("--count/--no-count", help="Count instructions.")] = True,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run FILE once on the emulated CPU: outputs against this machine's, and what it executes."""
+    from ..android_harness.emulator import check_parity
+    from ..android_harness.emulator import run as emulate
+    from ..android_harness.emulator.inputs import inputs_for
+    from ..device_profiles import load_profile
+    from ..runtimes import run_isolated
+
+    reporter = Reporter("emulator run", as_json=json, quiet=quiet, verbose=verbose)
+    device = load_profile(profile)
+    arrays = inputs_for(file, inputs, device)
+    with reporter.progress() as progress:
+        progress(f"running {file.name} on the emulated CPU", None)
+        done = emulate(file, arrays, device, num_threads=num_threads, count=count, cluster=cluster)
+        progress(f"running {file.name} on this machine", None)
+        host = run_isolated(file, [arrays])[0]
+    parity = check_parity(done.outputs, host)
+    for problem in done.feature_problems:
+        reporter.warn(f"the emulated {done.cpu.core} does not match the profile: {problem}")
+    payload = _run_json(done, parity, device.name)
+    reporter.result(payload, lambda out: _draw_run(out, done, parity), ok=parity.ok)
+
+
+def _facts(toolchain: Any) -> dict[str, Any]:
+    manifest = toolchain.manifest
+    return {
+        "folder": str(toolchain.folder),
+        "qemu": manifest["qemu"],
+        "runtimes": manifest["runtimes"],
+        "fingerprint": toolchain.fingerprint,
+        "archives": len(manifest["archives"]),
+        "files": len(manifest["files"]),
+    }
+
+
+def _draw_facts(out: Console, facts: dict[str, Any]) -> None:
+    runtimes = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items())
+    out.print(f"emulator   ready: QEMU {facts['qemu']}, {runtimes} for arm64")
+    out.print(f"folder     {facts['folder']}", soft_wrap=True)
+    out.print(f"toolchain  {facts['fingerprint']} (counts are comparable between equal fingerprints)")
+
+
+def _run_json(done: EmulatedRun, parity: Parity, profile: str) -> dict[str, Any]:
+    return {
+        "file": str(done.artifact),
+        "profile": profile,
+        "core": done.cpu.core,
+        "qemu_cpu": done.cpu.qemu_cpu,
+        "runtime": f"{done.runtime} {done.runtime_version}",
+        "cpu_features": list(done.cpu_features),
+        "parity": parity.to_dict(),
+        "grade": "emulated",
+        "counts": done.counts.to_dict() if done.counts else None,
+        "load_counts": done.load_counts.to_dict() if done.load_counts else None,
+        "toolchain": done.toolchain,
+    }
+
+
+def _draw_run(out: Console, done: EmulatedRun, parity: Parity) -> None:
+    out.print(f"[bold]{done.artifact.name}[/] on an emulated {done.cpu.core}, {done.threads} thread(s)")
+    out.print(f"  runtime       {done.runtime} {done.runtime_version} (arm64)")
+    out.print(f"  CPU features  {' '.join(done.cpu_features)}")
+    for word in parity.words:
+        out.print(f"  parity        {word}")
+    if done.counts is None:
+        return
+    counts = done.counts
+    out.print(f"  instructions  {counts.instructions:,} an inference")
+    out.print(f"  multiply-acc. {counts.total_macs:,}")
+    out.print(f"  bytes         {counts.bytes_loaded:,} loaded, {counts.bytes_stored:,} stored")
+    misses = ", ".join(
+        f"{level.upper()} {count:,}" for level, count in counts.misses.items() if "stream" not in level
+    )
+    out.print(f"  cache misses  {misses}")
+    mix = {group: count for group, count in counts.mix().items() if count}
+    for group, count in sorted(mix.items(), key=lambda item: -item[1]):
+        out.print(f"    {group:<15}{count:>14,}  {100 * count / counts.instructions:5.1f} %")
