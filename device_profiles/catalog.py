@@ -112,7 +112,7 @@ def _spellings(path: Path) -> list[str]:
     except InputError:
         return []
     aliases = raw.get("aliases")
-    names = [raw.get("title"), *(aliases if isinstance(aliases, list) else [])]
+    names = [raw.get("name"), raw.get("title"), *(aliases if isinstance(aliases, list) else [])]
     return [name for name in names if isinstance(name, str)]
 
 

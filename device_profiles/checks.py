@@ -27,7 +27,7 @@ IMPLIES = (
 _ARM = {"neon", "fp16", "dotprod", "i8mm", "bf16", "sve", "sve2", "sme"}
 _X86 = {"avx2", "avx512", "vnni"}
 # Known cores and features they can't have (Arm technical reference manuals).
-_IMPOSSIBLE = {
+IMPOSSIBLE = {
     "cortex-a53": {"fp16", "dotprod", "i8mm", "bf16", "sve"},
     "cortex-a57": {"fp16", "dotprod", "i8mm", "bf16", "sve"},
     "cortex-a72": {"fp16", "dotprod", "i8mm", "bf16", "sve"},
@@ -63,12 +63,12 @@ def _cluster_problems(key: str, cluster: Cluster, arch: str) -> Iterator[Problem
     if foreign:
         allowed = ", ".join(sorted(_ARM if arch == "arm64" else _X86))
         yield f"{key}.isa", f"has {_names(foreign)}, but arch is {arch}; allowed there: {allowed}"
-    for feature, needed in IMPLIES:
-        if feature in have and needed not in have and not foreign:
-            yield f"{key}.isa", f"has {feature} without {needed}, which every core with {feature} has; add it"
-    impossible = have & _IMPOSSIBLE.get(cluster.core, set())
+    impossible = have & IMPOSSIBLE.get(cluster.core, set())
     if impossible:
         yield f"{key}.isa", f"has {_names(impossible)}, which a {cluster.core} doesn't have; remove it"
+    for feature, needed in IMPLIES:
+        if feature in have - impossible - foreign and needed not in have:
+            yield f"{key}.isa", f"has {feature} without {needed}, which every core with {feature} has; add it"
     if len(cluster.isa) != len(have):
         yield f"{key}.isa", "names a feature twice; each may stand once"
     if cluster.max_mhz < 100:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .checks import IMPLIES
+from .checks import IMPLIES, IMPOSSIBLE
 from .cores import ARM_PARTS
 
 READ = "read from this machine"
@@ -121,20 +121,25 @@ def _cluster(
     first = members[0]
     khz = max((_max_khz(root, index) or 0 for index in members), default=0)
     shown = max((_number(processors[index].get("cpu MHz", "")) for index in members), default=0.0)
+    isa = _isa(arch, processors[first])
+    if set(isa) & IMPOSSIBLE.get(core, set()):
+        # An emulator or hypervisor that shows one core's name with another's instructions.
+        core = _slug(f"{core}-like", core)
     # A shown clock moves with the load: to the next 100 MHz, so that the profile's fingerprint stays.
-    mhz = round(khz / 1000) if khz else max(100, round(shown, -2))
+    mhz = round(khz / 1000) if khz else round(shown, -2)
     cluster: dict[str, Any] = {
         "core": core,
-        "count": _physical_cores(members, processors),
-        "max_mhz": int(min(mhz, 10_000)) if khz or shown else 1000,
-        "isa": _isa(arch, processors[first]),
+        "count": min(_physical_cores(members, processors), 1024),
+        "max_mhz": int(mhz) if 100 <= mhz <= 10_000 else 1000,
+        "isa": isa,
+        "l2_shared": _shared_by_cores(root, first, processors),
         "clock_read": bool(khz),
     }
-    for name, level in (("l1d_kib", 1), ("l2_kib", 2)):
-        size = _cache_kib(root, first, level=level)
-        if size:
-            cluster[name] = size
-    cluster["l2_shared"] = _shared_by_cores(root, first, processors)
+    l1d_kib, l2_kib = (_cache_kib(root, first, level=level) for level in (1, 2))
+    if l1d_kib:
+        cluster["l1d_kib"] = l1d_kib
+    if l2_kib and l2_kib >= (l1d_kib or 0):
+        cluster["l2_kib"] = l2_kib
     return cluster
 
 
@@ -142,14 +147,18 @@ def _core_name(root: Path, arch: str, index: int, processor: dict[str, str]) -> 
     if arch == "arm64":
         part = processor.get("CPU part", "")
         implementer = processor.get("CPU implementer", "")
-        if implementer.lower() == "0x41" and re.fullmatch(r"0x[0-9a-fA-F]+", part):
-            return ARM_PARTS.get(int(part, 16), f"arm-{part.lower()}")
-        return f"arm-{implementer.lower() or 'unknown'}-{part.lower() or 'unknown'}"
+        if implementer.lower() == "0x41" and re.fullmatch(r"0x[0-9a-fA-F]{1,4}", part):
+            return ARM_PARTS.get(int(part, 16), _slug(f"arm-{part}", "arm"))
+        return _slug(f"arm-{implementer or 'unknown'}-{part or 'unknown'}", "arm")
     if index in _cpu_list(_text(root / "sys/devices/cpu_atom/cpus")):
         return "x86-efficiency"
-    name = processor.get("model name", "x86").lower().split("@")[0]
-    slug = re.sub(r"\((r|tm)\)|\bcpu\b|processor|[^a-z0-9]+", " ", name)
-    return "-".join(slug.split())[:60] or "x86"
+    name = processor.get("model name", "").split("@")[0]
+    return _slug(re.sub(r"\((r|tm)\)|\bcpu\b|processor", " ", name.lower()), "x86")
+
+
+def _slug(text: str, fallback: str) -> str:
+    """``text`` as a core's name: lower-case ASCII words joined by hyphens."""
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))[:60].strip("-") or fallback
 
 
 def _isa(arch: str, processor: dict[str, str]) -> list[str]:
@@ -243,7 +252,7 @@ def _read_macos(arch: str, overlay: dict[str, Any]) -> None:
     elif _sysctl("hw.optional.avx2_0") == "1":
         isa.append("avx2")
     hz = _sysctl("hw.cpufrequency_max")
-    core = "-".join(re.sub(r"[^a-z0-9]+", " ", (model or "mac").lower()).split())[:60]
+    core = _slug(model, "mac")
     mhz = int(hz) // 1_000_000 if hz.isdigit() else 3000
     overlay["cpu"] = {"clusters": [{"core": core, "count": int(cores), "max_mhz": mhz, "isa": isa}]}
     overlay["sources"]["cpu.clusters"] = f"{READ} (sysctl)"
@@ -271,6 +280,7 @@ def _text(path: Path) -> str:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return 0.0
+    return number if 0 < number < 1e6 else 0.0

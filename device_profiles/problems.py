@@ -18,7 +18,11 @@ _UNION = (Union, types.UnionType)
 
 def input_error(where: str, error: ValidationError) -> InputError:
     """One InputError for everything that is wrong in the profile ``where`` (a path or a name)."""
-    lines = list(dict.fromkeys(line for detail in error.errors() for line in _lines(detail)))
+    details = error.errors()
+    # A container that lost its bad items is also "too short": the items' own findings say enough.
+    inner = {detail["loc"][:length] for detail in details for length in range(len(detail["loc"]))}
+    kept = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inner]
+    lines = list(dict.fromkeys(line for detail in kept for line in _lines(detail)))
     if len(lines) == 1:
         return InputError(f"{where}: {lines[0]}")
     return InputError(f"{where}: {len(lines)} problems:\n" + "\n".join(f"  {line}" for line in lines))
@@ -52,7 +56,7 @@ def _allowed(kind: str, context: dict[str, Any], location: tuple[Any, ...]) -> s
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         return "a number" + _bounds(location)
     if kind == "string_pattern_mismatch":
-        return f"text of the form {context['pattern']}"
+        return f"text in lower case without spaces, of the form {context['pattern']}"
     if kind in ("string_too_short", "too_short"):
         return f"at least {context['min_length']} {'character' if kind.startswith('string') else 'entry'}"
     if kind in ("string_too_long", "too_long"):
@@ -73,12 +77,16 @@ def _bounds(location: tuple[Any, ...]) -> str:
     """ ", more than 0 and at most 10000" from the field's declared limits, or nothing."""
     words = {"gt": "more than", "ge": "at least", "le": "at most", "lt": "less than"}
     limits = [
-        f"{phrase} {getattr(rule, name):g}"
+        f"{phrase} {_plain(getattr(rule, name))}"
         for rule in _metadata(location)
         for name, phrase in words.items()
         if getattr(rule, name, None) is not None
     ]
     return (", " + " and ".join(limits)) if limits else ""
+
+
+def _plain(limit: float) -> str:
+    return f"{limit:.0f}" if float(limit).is_integer() else f"{limit:g}"
 
 
 def _metadata(location: tuple[Any, ...]) -> Iterator[Any]:
@@ -151,7 +159,8 @@ def _required(location: tuple[Any, ...]) -> str:
         return f"allowed: {', '.join(repr(value) for value in get_args(annotation))}"
     if model is not None:
         needed = [name for name, field in model.model_fields.items() if field.is_required()]
-        return f"a table with at least {', '.join(needed)}" if needed else "a table"
+        table = "one or more tables, each" if any(True for _ in _flat(annotation)) else "a table"
+        return f"{table} with at least {', '.join(needed)}" if needed else table
     return "it is required"
 
 
