@@ -59,11 +59,19 @@ def list_profiles() -> list[ProfileEntry]:
 
 
 def profile_files() -> Iterator[tuple[str, Path]]:
-    """(origin, path) of every profile file in the order in which a name is looked up."""
+    """(origin, path) of every profile file in the order in which a name is looked up.
+
+    Raises:
+        InputError: a folder of profiles can't be read.
+    """
     for origin, folder in _folders():
-        if folder.is_dir():
-            for path in sorted(folder.glob("*.toml")):
-                yield origin, path
+        try:
+            paths = sorted(folder.glob("*.toml")) if folder.is_dir() else []
+        except OSError as error:
+            raise InputError(
+                f"{folder}: can't be read: {error.strerror or error}; allow it or move it"
+            ) from error
+        yield from ((origin, path) for path in paths)
 
 
 def find(name: str, *, hidden: frozenset[Path] = frozenset()) -> Path:
@@ -156,6 +164,6 @@ def _summarise(origin: str, path: Path) -> ProfileEntry:
         )
     except InputError as error:
         return ProfileEntry(path.stem, "", origin, path, problem=str(error))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         problem = f"incomplete or malformed; `edgeopt profiles validate {path}` says where"
         return ProfileEntry(path.stem, "", origin, path, problem=problem)

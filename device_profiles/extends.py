@@ -6,6 +6,7 @@ written for: what the child overrides needs the child's own source, even under a
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,12 @@ def resolve(path: Path) -> dict[str, Any]:
     return _resolve(path, ())
 
 
+def name_of(path: Path) -> str:
+    """The profile name that a file's name gives: ``My-Phone.toml`` is ``my_phone``."""
+    name = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")[:56]
+    return name if name[:1].isalpha() else f"profile_{name}"
+
+
 def merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """``child`` over ``parent``: tables deep, lists and values replaced, sources kept per figure."""
     content = _deep({**parent, "sources": {}}, {**child, "sources": {}})
@@ -82,7 +89,7 @@ def _resolve(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise InputError(f"{path}: extends goes round in a circle: {names}; let one of them stand alone")
     base = _resolve(parent_path, (*chain, own_path))
     base.pop("aliases", None)
-    raw.setdefault("name", path.stem)
+    raw.setdefault("name", name_of(path))
     return merge(base, raw)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from .catalog import find
-from .extends import resolve
+from .extends import name_of, resolve
 from .problems import input_error
 from .schema import DeviceProfile
 
@@ -24,7 +24,7 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> DeviceProfile:
     """
     path = path_of(name_or_path)
     raw = resolve(path)
-    raw.setdefault("name", path.stem)
+    raw.setdefault("name", name_of(path))
     try:
         return DeviceProfile.model_validate(raw)
     except ValidationError as error:

@@ -62,12 +62,11 @@ def _read_linux(root: Path, arch: str, overlay: dict[str, Any]) -> None:
     clusters = _clusters(root, arch, processors)
     if clusters:
         overlay["cpu"] = {"clusters": clusters}
-        clocked = all(cluster.pop("clock_read") for cluster in clusters)
         overlay["sources"]["cpu.clusters"] = f"{READ} (/proc/cpuinfo, /sys/devices/system/cpu)"
-        if not clocked:
-            for index in range(len(clusters)):
-                key = f"cpu.clusters.{index}.max_mhz"
-                overlay["sources"][key] = "estimate: the clock of the moment; this machine hides its maximum"
+        for index, cluster in enumerate(clusters):
+            guess = cluster.pop("clock_guess")
+            if guess:
+                overlay["sources"][f"cpu.clusters.{index}.max_mhz"] = f"estimate: {guess}"
         l3_kib = _cache_kib(root, 0, level=3)
         if l3_kib:
             overlay["cpu"]["l3_kib"] = l3_kib
@@ -133,7 +132,7 @@ def _cluster(
         "max_mhz": int(mhz) if 100 <= mhz <= 10_000 else 1000,
         "isa": isa,
         "l2_shared": _shared_by_cores(root, first, processors),
-        "clock_read": bool(khz),
+        "clock_guess": _clock_guess(khz, shown),
     }
     l1d_kib, l2_kib = (_cache_kib(root, first, level=level) for level in (1, 2))
     if l1d_kib:
@@ -141,6 +140,15 @@ def _cluster(
     if l2_kib and l2_kib >= (l1d_kib or 0):
         cluster["l2_kib"] = l2_kib
     return cluster
+
+
+def _clock_guess(khz: int, shown: float) -> str | None:
+    """What the cluster's clock rests on when the machine doesn't tell its highest one."""
+    if khz:
+        return None
+    if shown:
+        return "the clock of the moment; this machine hides its maximum"
+    return "a placeholder; this machine tells no clock"
 
 
 def _core_name(root: Path, arch: str, index: int, processor: dict[str, str]) -> str:

@@ -350,6 +350,16 @@ def test_extends_a_file_beside_it_and_over_two_steps(tmp_path: Path) -> None:
     assert (profile.name, profile.notes, profile.memory.ram_mib) == ("second", "second", 4096)
 
 
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [("My-Phone", "my_phone"), ("7+", "profile_7"), ("über", "ber"), ("___", "profile_")],
+)
+def test_a_files_name_becomes_the_profiles(tmp_path: Path, stem: str, name: str) -> None:
+    assert load_profile(write(tmp_path, stem, CHILD)).name == name
+    without = PIXEL7.replace('name = "pixel7"\n', "")
+    assert load_profile(write(tmp_path, stem, without)).name == name
+
+
 def test_extends_in_a_circle(tmp_path: Path) -> None:
     write(tmp_path, "a", 'extends = "b.toml"\n')
     write(tmp_path, "b", 'extends = "c.toml"\n')
@@ -412,9 +422,11 @@ def test_a_user_profile_may_extend_the_built_in_one_it_hides(user_folder: Path) 
 def test_a_broken_user_profile_is_listed_with_its_problem(user_folder: Path) -> None:
     write(user_folder, "broken", "x = [")
     write(user_folder, "empty", "")
+    write(user_folder, "odd", changed(("max_mhz = 2850", "max_mhz = inf")))
     entries = {entry.name: entry for entry in list_profiles()}
     assert "not valid TOML" in (entries["broken"].problem or "")
     assert "validate" in (entries["empty"].problem or "")
+    assert "validate" in (entries["odd"].problem or "")
     assert entries["pixel7"].problem is None
 
 
@@ -516,6 +528,20 @@ def test_an_x86_machine_with_threads_and_no_cpufreq(tmp_path: Path) -> None:
     assert (cluster.core, cluster.count, cluster.max_mhz) == ("some", 2, 2000)
     assert cluster.isa == ("avx2", "avx512", "vnni")
     assert profile.is_estimate("cpu.clusters.0.max_mhz") and not profile.is_estimate("cpu.clusters.0.count")
+
+
+def test_two_kinds_of_core_and_no_clock_at_all(tmp_path: Path) -> None:
+    cpuinfo = "".join(
+        f"processor: {index}\nFeatures: asimd\nCPU implementer: 0x41\nCPU part: {part}\n\n"
+        for index, part in enumerate(["0xd03", "0xd08"])
+    )
+    profile = as_host(
+        describe_machine(fake_machine(tmp_path, cpuinfo, {}), system="Linux", machine="aarch64")
+    )
+    assert [cluster.core for cluster in profile.cpu.clusters] == ["cortex-a53", "cortex-a72"]
+    assert (
+        profile.source_of("cpu.clusters.1.max_mhz") == "estimate: a placeholder; this machine tells no clock"
+    )
 
 
 @pytest.mark.parametrize("system", ["Linux", "Windows", "Darwin", "Plan9"])
