@@ -10,9 +10,10 @@ measurement says so).
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ _WARMUP_LIMIT_S = 2.0
 _STARTUP_ALLOWANCE_S = 300.0
 
 Progress = Callable[[str, float | None], None]
+
+
+def silent(what: str, fraction: float | None = None) -> None:
+    """The progress of a caller who doesn't want any."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,11 @@ class Measurement:
     @property
     def conditions(self) -> dict[str, Any]:
         """The conditions of the takes used, merged: the last one's facts, everyone's problems."""
-        problems = list(dict.fromkeys(p for take in self.used for p in take.conditions.problems))
+        problems = worst_of(p for take in self.used for p in take.conditions.problems)
         return {**self.used[-1].conditions.facts, "good": not problems, "problems": problems}
 
 
-def measure(
-    path: Path, options: MeasureOptions, progress: Progress = lambda what, part=None: None
-) -> Measurement:
+def measure(path: Path, options: MeasureOptions, progress: Progress = silent) -> Measurement:
     """Measure one file on this machine.
 
     Raises:
@@ -205,7 +208,7 @@ def _enough(takes: list[Take], options: MeasureOptions, started: float) -> bool:
 def _warnings(used: tuple[Take, ...], takes: list[Take], options: MeasureOptions) -> list[str]:
     found = []
     if any(take.conditions.problems for take in used):
-        problems = dict.fromkeys(p for take in used for p in take.conditions.problems)
+        problems = worst_of(p for take in used for p in take.conditions.problems)
         found.append(f"measured under bad conditions: {'; '.join(problems)}")
     dropped = len(takes) - len(used)
     if dropped:
@@ -219,6 +222,20 @@ def _warnings(used: tuple[Take, ...], takes: list[Take], options: MeasureOptions
     if late:
         found.append(f"{late} frames were late for {options.rate_hz:g} Hz")
     return found
+
+
+def worst_of(problems: Iterable[str]) -> list[str]:
+    """One sentence of each kind, the one with the largest figure."""
+    worst: dict[str, str] = {}
+    for problem in problems:
+        kind = re.sub(r"[\d.]+", "#", problem)
+        worst[kind] = max(worst.get(kind, problem), problem, key=_figure)
+    return list(worst.values())
+
+
+def _figure(problem: str) -> float:
+    found = re.search(r"\d+(\.\d+)?", problem)
+    return float(found[0]) if found else 0.0
 
 
 def _ranges(cpus: set[int]) -> str:

@@ -37,10 +37,11 @@ def _root(
 
 
 def _register() -> None:
-    from . import bench, emulator, profiles
+    from . import bench, compare, emulator, profiles
 
     profiles.register(app)
     bench.register(app)
+    compare.register(app)
     emulator.register(app)
 
 

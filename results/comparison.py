@@ -6,19 +6,21 @@ The first file is the reference; every other file gets a ratio to it.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..android_harness.conditions import Conditions, judge, snapshot
-from ..android_harness.measure import MeasureOptions
+from ..android_harness.measure import MeasureOptions, Progress, silent
 from ..android_harness.sampling import Summary, summarize
 from ..android_harness.session import Session, interleave
 from ..errors import InputError
+from .artifacts import Artifact
 from .statistics import Ratio, ratio_of_rounds, round_log_ratio, verdict
 
-Progress = Callable[[str, float | None], None]
+_TOO_WIDE = 0.05  # relative half-width of a ratio's interval that makes a set of rounds invalid
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,20 @@ class Effort:
     margin: float = 0.01
 
 
-def compare(
-    contenders: Sequence[Contender], effort: Effort, progress: Progress = lambda what, part=None: None
-) -> Comparison:
+def contenders_of(artifacts: Sequence[Artifact], options: MeasureOptions) -> list[Contender]:
+    """One contender a file; files of the same name are told apart by their folder and number."""
+    names = [artifact.name for artifact in artifacts]
+    return [
+        Contender(
+            a.name if names.count(a.name) == 1 else f"{a.path.resolve().parent.name}/{a.name} [{i + 1}]",
+            a.path,
+            replace(options, inputs=options.inputs or a.inputs),
+        )
+        for i, a in enumerate(artifacts)
+    ]
+
+
+def compare(contenders: Sequence[Contender], effort: Effort, progress: Progress = silent) -> Comparison:
     """Measure all contenders side by side.
 
     A difference is measured a second time, with as many rounds, before a verdict calls it one. The number of
@@ -93,21 +106,31 @@ def compare(
         raise InputError(f"--rounds must be at least 2, not {effort.rounds}.")
     rounds: list[Round] = []
     partial = False
-    second_set = False
     try:
-        for number in range(effort.rounds):
-            progress(f"round {number + 1} of {effort.rounds}", number / effort.rounds)
-            rounds.append(_round(contenders, effort, number))
-        first = _ratios(rounds, len(contenders))
-        second_set = any(ratio.excludes_equality(effort.margin) for ratio in first)
-        for number in range(effort.rounds if second_set else 0):
-            progress(f"there is a difference: measured again, round {number + 1} of {effort.rounds}", None)
-            rounds.append(_round(contenders, effort, number + 1))
+        _add_rounds(rounds, contenders, effort, "round", progress)
+        if any(ratio.half_width > _TOO_WIDE for ratio in _ratios(rounds, len(contenders))):
+            # An invalid set is repeated once. Its width alone decides, so that neither side gains by it.
+            noisy, rounds = rounds, []
+            try:
+                _add_rounds(rounds, contenders, effort, "too noisy, measured again: round", progress)
+            except KeyboardInterrupt:
+                rounds = noisy
+                raise
+        if any(r.excludes_equality(effort.margin) for r in _ratios(rounds, len(contenders))):
+            _add_rounds(rounds, contenders, effort, "a difference, measured again: round", progress)
     except KeyboardInterrupt:
         if len(rounds) < 2:
             raise
         partial = True
     return _evaluate(contenders, rounds, effort, partial)
+
+
+def _add_rounds(
+    rounds: list[Round], contenders: Sequence[Contender], effort: Effort, what: str, progress: Progress
+) -> None:
+    for number in range(effort.rounds):
+        progress(f"{what} {number + 1} of {effort.rounds}", number / effort.rounds)
+        rounds.append(_round(contenders, effort, len(rounds)))
 
 
 def _evaluate(
@@ -142,7 +165,8 @@ def _round(contenders: Sequence[Contender], effort: Effort, number: int) -> Roun
         # The order of starting alternates too: the later process finds another memory layout.
         order = range(len(contenders)) if number % 2 == 0 else reversed(range(len(contenders)))
         for i in order:
-            one = stack.enter_context(Session(contenders[i].path, replace(contenders[i].options)))
+            options = _on_one_cpu(contenders[i].options, number)
+            one = stack.enter_context(Session(contenders[i].path, options))
             # Wait for it: two processes loading at once would warm up against each other.
             _ = one.start
             sessions[i] = one
@@ -151,3 +175,12 @@ def _round(contenders: Sequence[Contender], effort: Effort, number: int) -> Roun
         starts = tuple(session.start for session in ready)
     conditions = judge(before, snapshot(), time.monotonic() - started)
     return Round(tuple(tuple(tuple(part) for part in one) for one in taken), starts, conditions)
+
+
+def _on_one_cpu(options: MeasureOptions, number: int) -> MeasureOptions:
+    """Single-threaded contenders of a round share one CPU, another one each round: only one of them runs at
+    a time, and left to the scheduler each would keep a CPU of its own with its own neighbours."""
+    if options.num_threads > 1 or options.cpu_affinity:
+        return options
+    cpus = sorted(os.sched_getaffinity(0))
+    return replace(options, cpu_affinity=(cpus[number % len(cpus)],))

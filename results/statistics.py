@@ -27,6 +27,11 @@ class Ratio:
     high: float
     rounds: int
 
+    @property
+    def half_width(self) -> float:
+        """Half the interval's width over the estimate."""
+        return (self.high - self.low) / 2 / self.value
+
     def excludes_equality(self, margin: float) -> int:
         """+1 if B is slower beyond the margin, -1 if faster, 0 if the interval doesn't allow to say."""
         if self.low > 1 + margin:

@@ -1,0 +1,143 @@
+"""``edgeopt bench``: measure files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .measuring import (
+    Affinity,
+    Csv,
+    Inputs,
+    Markdown,
+    NoStore,
+    Store,
+    Threads,
+    UseXnnpack,
+    Xnnpack,
+    check_stores,
+    draw_table,
+    emit,
+    keep,
+    measure_options,
+    numbers,
+    xnnpack_wanted,
+)
+from .options import Json, Quiet, Verbose
+from .reporter import Reporter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Attach the command."""
+    app.command("bench")(bench)
+
+
+def bench(
+    files: Annotated[list[Path], typer.Argument(help="Model files (.pte, .tflite, ...) or bundles.")],
+    on: Annotated[str, typer.Option("--on", help="Where: host.")] = "host",
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", help="Instead of the one the suffix means.")
+    ] = None,
+    num_threads: Threads = "1",
+    cpu_affinity: Affinity = None,
+    xnnpack: Xnnpack = True,
+    use_xnnpack: UseXnnpack = None,
+    processes: Annotated[int, typer.Option("--processes", help="Least number of fresh processes.")] = 3,
+    max_time: Annotated[float, typer.Option("--max-time", help="Seconds a configuration may take.")] = 20.0,
+    num_runs: Annotated[
+        int | None,
+        typer.Option("--num-runs", "--num_runs", help="Runs a process; default: until it's enough."),
+    ] = None,
+    warmup_runs: Annotated[
+        int, typer.Option("--warmup-runs", "--warmup_runs", help="Least number of warm-up runs.")
+    ] = 3,
+    duration: Annotated[
+        float | None, typer.Option("--duration", help="One sustained run of so many seconds.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Inferences a second, as a camera would ask for them.")
+    ] = None,
+    inputs: Inputs = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")
+    ] = None,
+    store: Store = None,
+    no_store: NoStore = False,
+    csv: Csv = False,
+    markdown: Markdown = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Measure how fast files run: latency, cold start, memory; with intervals and conditions."""
+    reporter = Reporter("bench", as_json=as_json, quiet=quiet, verbose=verbose)
+    if on != "host":
+        raise InputError(f"--on {on} is not known: files can be measured on host.")
+    check_stores(store, no_store)
+    from ..results.artifacts import find_artifacts
+    from ..results.bench import bench as run_bench
+    from ..results.records import subject_of
+
+    artifacts = find_artifacts(files, formats.split(",") if formats else ())
+    options = measure_options(
+        runtime=runtime,
+        affinity=cpu_affinity,
+        xnnpack=xnnpack_wanted(xnnpack, use_xnnpack),
+        inputs=inputs,
+        processes=processes,
+        max_time_s=max_time,
+        num_runs=num_runs,
+        warmup_runs=warmup_runs,
+        duration_s=duration,
+        rate_hz=rate,
+    )
+    threads = numbers(num_threads, "--num-threads")
+    with reporter.progress() as progress:
+        result = run_bench(artifacts, options, threads=threads, subject=subject_of(files), progress=progress)
+    measurements = [record.as_json() for record in result.run.records]
+    _warn(reporter, measurements)
+    errors = [str(failure) for failure in result.failures]
+    if result.interrupted:
+        reporter.warn("interrupted: these are the measurements made so far, the last one marked partial")
+    keep(result.run, store, no_store, reporter)
+    payload: dict[str, Any] = {"run_id": result.run.id, "measurements": measurements}
+    _print(reporter, payload, csv, markdown, errors)
+    if result.interrupted:
+        return 130
+    return max((failure.exit_code for failure in result.failures), default=0)
+
+
+def _warn(reporter: Reporter, measurements: list[dict[str, Any]]) -> None:
+    for m in measurements:
+        for sentence in m["warnings"]:
+            reporter.warn(f"{m['artifact']}, {m['threads']} thread(s): {sentence}")
+
+
+def _print(reporter: Reporter, payload: dict[str, Any], csv: bool, markdown: bool, errors: list[str]) -> None:
+    from ..results.tables import bench_rows, columns_of, heading
+    from ..results.tables import markdown as as_markdown
+
+    rows = bench_rows(payload["measurements"])
+
+    def draw(console: Console) -> None:
+        draw_table(console, rows, columns_of(rows), heading)
+
+    emit(
+        reporter,
+        payload,
+        draw,
+        csv=csv,
+        markdown=as_markdown(rows) if markdown else None,
+        errors=errors,
+    )
+    if not reporter.as_json:
+        from .reporter import print_error
+
+        for message in errors:
+            print_error(message)

@@ -1,0 +1,168 @@
+"""What the measuring commands share: their options, and how measurements leave the program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .reporter import Reporter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..android_harness.measure import MeasureOptions
+    from ..results.records import Run
+
+Threads = Annotated[
+    str, typer.Option("--num-threads", "--num_threads", "-t", help="CPU threads, e.g. 1 or 1,2,4.")
+]
+Affinity = Annotated[
+    str | None, typer.Option("--cpu-affinity", help="CPUs to run on, e.g. 0,1 or 4-7.", show_default=False)
+]
+Xnnpack = Annotated[
+    bool,
+    typer.Option("--xnnpack/--no-xnnpack", help="Let LiteRT use XNNPACK.", show_default=True),
+]
+UseXnnpack = Annotated[
+    str | None,
+    typer.Option("--use_xnnpack", help="true or false: the same, as benchmark_model spells it.", hidden=True),
+]
+Inputs = Annotated[
+    Path | None,
+    typer.Option("--inputs", help="An .npz with the inputs, by name or in order; else random values."),
+]
+Store = Annotated[
+    str | None,
+    typer.Option("--store", help="Database URL of the results (default: SQLite in the user's data folder)."),
+]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Don't keep the results.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, one line a measurement.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """``1,2,4`` or ``4-7`` as integers.
+
+    Raises:
+        InputError: naming the option.
+    """
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise InputError(f"{option} takes numbers like 1,2,4 or 4-7, not {text!r}.") from None
+    if not found:
+        raise InputError(f"{option} takes numbers like 1,2,4 or 4-7, not {text!r}.")
+    return tuple(dict.fromkeys(found))
+
+
+def xnnpack_wanted(switch: bool, spelled: str | None) -> bool:
+    """``--no-xnnpack`` and ``--use_xnnpack=false`` mean the same.
+
+    Raises:
+        InputError: neither true nor false.
+    """
+    if spelled is None:
+        return switch
+    if spelled.lower() not in ("true", "1", "false", "0"):
+        raise InputError(f"--use_xnnpack takes true or false, not {spelled!r}.")
+    return spelled.lower() in ("true", "1")
+
+
+def keep(run: Run, store: str | None, no_store: bool, reporter: Reporter) -> None:
+    """Put a run into the store, unless it isn't wanted. A store that fails is a warning: the figures stay."""
+    if no_store:
+        return
+    from ..errors import EdgeoptError
+    from ..results.store import Store as ResultStore
+
+    try:
+        place = ResultStore(store)
+        place.add(run)
+        place.close()
+        reporter.note(f"kept as {run.id}")
+    except InputError:
+        raise
+    except EdgeoptError as error:
+        reporter.warn(f"the results were not kept: {error}")
+
+
+def emit(
+    reporter: Reporter,
+    payload: dict[str, Any],
+    draw: Callable[[Console], None],
+    *,
+    csv: bool,
+    markdown: str | None,
+    errors: Sequence[str] = (),
+) -> None:
+    """Print a result in the form asked for: JSON, CSV, Markdown or the terminal's table."""
+    if csv and markdown is not None:
+        raise InputError("--csv and --markdown exclude each other.")
+    if csv or markdown is not None:
+        if reporter.as_json:
+            raise InputError("--json excludes --csv and --markdown.")
+        from ..results.tables import csv_of
+
+        typer.echo(csv_of(payload["measurements"]) if csv else markdown, nl=False)
+        return
+    reporter.result(payload, draw, ok=not errors, errors=list(errors))
+
+
+def check_stores(store: str | None, no_store: bool) -> None:
+    """Refuse a store that can't be used before anything is measured.
+
+    Raises:
+        InputError, EdgeoptError: what is wrong with it.
+    """
+    if store and no_store:
+        raise InputError("--store and --no-store exclude each other.")
+    if store:
+        from ..results.store import Store as ResultStore
+
+        ResultStore(store).close()
+
+
+def measure_options(
+    *,
+    runtime: str | None,
+    affinity: str | None,
+    xnnpack: bool,
+    inputs: Path | None,
+    **others: Any,
+) -> MeasureOptions:
+    """The options of the protocol out of those of the command line."""
+    from ..android_harness.measure import MeasureOptions
+
+    return MeasureOptions(
+        runtime=runtime,
+        cpu_affinity=numbers(affinity, "--cpu-affinity") if affinity else (),
+        use_xnnpack=xnnpack,
+        inputs=inputs,
+        **others,
+    )
+
+
+def draw_table(
+    console: Console,
+    rows: Sequence[Mapping[str, str]],
+    columns: Sequence[str],
+    heading: Callable[[str], str] = str,
+) -> None:
+    """A plain table: words to the left, numbers to the right, nothing cut off."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        is_number = all(row.get(column, "")[:1].isdigit() or not row.get(column) for row in rows)
+        table.add_column(heading(column), justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(row.get(column, "")) for column in columns))
+    console.print(table)

@@ -1,0 +1,84 @@
+"""What the user pointed at: one model file, or a bundle whose files are all meant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..runtimes import RUNTIME_OF_SUFFIX
+
+_MEASURED_SUFFIXES = (".pte", ".tflite")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file to measure. ``precision`` is None when its maker didn't tell; ``inputs`` is an .npz."""
+
+    path: Path
+    name: str
+    format: str
+    precision: str | None = None
+    bundle: Path | None = None
+    inputs: Path | None = None
+
+    def sha256(self) -> str:
+        """The file's digest: what a stored result is matched by."""
+        with self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def find_artifacts(paths: Sequence[Path], formats: Sequence[str] = ()) -> list[Artifact]:
+    """The files behind ``paths``, in order.
+
+    Args:
+        formats: keep only these ("pte", "tflite"); empty keeps all.
+
+    Raises:
+        InputError: nothing there that can be measured.
+    """
+    found: list[Artifact] = []
+    for path in paths:
+        found += _of_bundle(path) if path.is_dir() else [_of_file(path)]
+    kept = [artifact for artifact in found if not formats or artifact.format in formats]
+    if not kept:
+        raise InputError(f"no {' or '.join(formats)} file among {', '.join(a.name for a in found)}.")
+    return kept
+
+
+def _of_file(path: Path) -> Artifact:
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give a model file or a bundle folder.")
+    if path.suffix.lower() not in RUNTIME_OF_SUFFIX:
+        raise InputError(f"{path} can't be measured: edgeopt runs {', '.join(RUNTIME_OF_SUFFIX)} files.")
+    return Artifact(path, path.name, path.suffix.lower().lstrip("."))
+
+
+def _of_bundle(folder: Path) -> list[Artifact]:
+    manifest = folder / "manifest.json"
+    if manifest.is_file():
+        try:
+            entries = json.loads(manifest.read_text())["artifacts"]
+            found = [
+                Artifact(
+                    folder / e["file"],
+                    e["file"],
+                    Path(e["file"]).suffix.lstrip("."),
+                    e.get("precision"),
+                    folder,
+                )
+                for e in entries
+            ]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{manifest} is not a bundle's manifest ({error}): export the bundle again."
+            ) from error
+    else:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _MEASURED_SUFFIXES)
+        found = [Artifact(p, p.name, p.suffix.lower().lstrip("."), None, folder) for p in files]
+    if not found:
+        raise InputError(f"{folder} holds no .pte or .tflite file: give a bundle or a model file.")
+    return found

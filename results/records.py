@@ -1,0 +1,161 @@
+"""Turns what was measured into records: the one shape in which JSON, the store and the tables hold them."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..android_harness.measure import Measurement, MeasureOptions, timeline
+from ..android_harness.sampling import t975
+from ..runtimes import runtime_versions
+from .artifacts import Artifact
+
+UNITS = {
+    "latency_ms": "ms",
+    "first_inference_ms": "ms",
+    "load_ms": "ms",
+    "peak_memory_mib": "MiB",
+    "size_bytes": "B",
+    "energy_mj": "mJ",
+    "power_mw": "mW",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured value with its interval, grade and conditions (DESIGN: one JSON shape)."""
+
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None
+    grade: str
+    artifact: str
+    target: str
+    threads: int
+    conditions: dict[str, Any]
+    unit: str = ""
+    artifact_sha256: str = ""
+    format: str = ""
+    precision: str | None = None
+    runtime: str = ""
+    runtime_version: str = ""
+    partial: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    samples: tuple[tuple[float, ...], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The object in ``measurements``; the single run times stay in the store."""
+        found = asdict(self)
+        found.pop("samples")
+        found["ci95"] = list(self.ci95) if self.ci95 else None
+        found["warnings"] = list(self.warnings)
+        return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of a measuring command: its id, when, what, and its records."""
+
+    command: str
+    subject: str
+    records: tuple[Record, ...]
+    id: str = field(default_factory=lambda: "r" + uuid.uuid4().hex[:10])
+    created_at: str = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
+
+
+def records_of(artifact: Artifact, measurement: Measurement, target: str = "host") -> list[Record]:
+    """The records of one file in one configuration: latency, cold start, memory, size."""
+    results = [take.result for take in measurement.used]
+    summary = measurement.summary
+    options = measurement.options
+    shared: dict[str, Any] = {
+        "grade": "measured",
+        "artifact": artifact.name,
+        "target": target,
+        "threads": options.num_threads,
+        "conditions": {**measurement.conditions, **_how(measurement.runtime, options)},
+        "artifact_sha256": artifact.sha256(),
+        "format": artifact.format,
+        "precision": artifact.precision,
+        "runtime": measurement.runtime,
+        "runtime_version": runtime_versions().get(measurement.runtime, ""),
+        "partial": measurement.partial,
+    }
+    details: dict[str, Any] = {
+        "runs": summary.runs,
+        "processes": len(results),
+        "p90_ms": summary.p90_ms,
+        "p99_ms": summary.p99_ms,
+        "min_ms": summary.min_ms,
+        "mad_ms": summary.mad_ms,
+        "cpu_time_ms": float(np.median([r["cpu_ms"] for r in results])),
+        "warmup_runs": int(np.median([r["warmup_runs"] for r in results])),
+    }
+    if options.duration_s or options.rate_hz:
+        details["timeline"] = timeline(measurement.used[-1])
+        details["late_frames"] = results[-1]["late"]
+    found = [
+        Record(
+            "latency_ms",
+            summary.median_ms,
+            summary.ci95,
+            unit="ms",
+            details=details,
+            warnings=measurement.warnings,
+            samples=tuple(tuple(r["times_ms"]) for r in results),
+            **shared,
+        )
+    ]
+    for metric, key in (
+        ("first_inference_ms", "first_inference_ms"),
+        ("load_ms", "load_ms"),
+        ("peak_memory_mib", "peak_mib"),
+    ):
+        values = [r[key] for r in results]
+        extra: dict[str, Any] = {"processes": len(values)}
+        if metric == "peak_memory_mib":
+            extra |= {"idle_runtime_mib": float(np.median([r["idle_mib"] for r in results]))}
+            extra |= {"planned_mib": results[0]["planned_mib"]}
+        found.append(
+            Record(
+                metric, float(np.median(values)), _spread(values), unit=UNITS[metric], details=extra, **shared
+            )
+        )
+    size = {**shared, "conditions": {}, "threads": 0}
+    found.append(Record("size_bytes", artifact.path.stat().st_size, None, unit="B", **size))
+    return found
+
+
+def _how(runtime: str, options: MeasureOptions) -> dict[str, Any]:
+    found: dict[str, Any] = {"cpu_affinity": list(options.cpu_affinity) or None}
+    if runtime in ("litert", "tflite_runtime"):
+        found["xnnpack"] = options.use_xnnpack
+    if options.rate_hz:
+        found["rate_hz"] = options.rate_hz
+    if options.duration_s:
+        found["duration_s"] = options.duration_s
+    return found
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float] | None:
+    """t interval of a few process values, stretched to hold their median; None for fewer than three."""
+    if len(values) < 3:
+        return None
+    array = np.asarray(values, dtype=np.float64)
+    half = t975(len(array) - 1) * float(array.std(ddof=1)) / np.sqrt(len(array))
+    middle = float(np.median(array))
+    return max(0.0, min(middle, float(array.mean()) - half)), max(middle, float(array.mean()) + half)
+
+
+def subject_of(paths: Sequence[Path]) -> str:
+    """How a run names what it measured."""
+    return " ".join(path.name or str(path) for path in paths)
