@@ -37,11 +37,13 @@ def _root(
 
 
 def _register() -> None:
-    from . import bench, compare, emulator, profiles
+    from . import bench, compare, emulator, export, profiles, results
 
+    export.register(app)
     profiles.register(app)
     bench.register(app)
     compare.register(app)
+    results.register(app)
     emulator.register(app)
 
 

@@ -126,7 +126,7 @@ def _print(reporter: Reporter, payload: dict[str, Any], csv: bool, markdown: boo
     rows = bench_rows(payload["measurements"])
 
     def draw(console: Console) -> None:
-        draw_table(console, rows, columns_of(rows), heading)
+        draw_table(console, rows, columns_of(rows), heading, spare=("p90", "load", "size", "first"))
 
     emit(
         reporter,

@@ -154,15 +154,32 @@ def draw_table(
     rows: Sequence[Mapping[str, str]],
     columns: Sequence[str],
     heading: Callable[[str], str] = str,
+    *,
+    spare: Sequence[str] = (),
 ) -> None:
-    """A plain table: words to the left, numbers to the right, nothing cut off."""
+    """A plain table: words to the left, numbers to the right.
+
+    Args:
+        spare: columns to leave out, first one first, while the terminal is too narrow. Into a pipe all of
+            them go.
+    """
     from rich.markup import escape
     from rich.table import Table
 
+    kept = list(columns)
+
+    def natural() -> int:
+        return sum(max(len(heading(c)), *(len(row.get(c, "")) for row in rows)) + 2 for c in kept)
+
+    if not console.is_terminal:
+        console.width = max(console.width, natural())
+    for column in spare:
+        if natural() > console.width and column in kept:
+            kept.remove(column)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
+    for column in kept:
         is_number = all(row.get(column, "")[:1].isdigit() or not row.get(column) for row in rows)
         table.add_column(heading(column), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(row.get(column, "")) for column in columns))
+        table.add_row(*(escape(row.get(column, "")) for column in kept))
     console.print(table)

@@ -83,7 +83,7 @@ def comparisons_json(comparison: Comparison) -> list[dict[str, Any]]:
 def in_words(duel: Duel, reference: str, margin: float) -> str:
     """``b is 1.12× slower than a (95%: 1.10–1.14)``, or that nothing can be told."""
     ratio, name = duel.ratio, duel.contender.label
-    bounds = f"95%: {number(ratio.low)}–{number(ratio.high)}"
+    bounds = f"95%: {ratio.low:.3f}–{ratio.high:.3f}"
     if duel.verdict == "slower":
         return f"{name} takes {number(ratio.value)}× as long as {reference} ({bounds})"
     if duel.verdict == "faster":
@@ -107,13 +107,13 @@ def comparison_rows(comparison: Comparison, run: Run) -> list[dict[str, str]]:
             "runtime": record.runtime,
             "latency": interval(record.as_json()),
             "size": size(sizes.get(record.artifact_sha256)),
-            "ratio (95%)": "1",
+            "ratio (95%)": "1.000",
             "verdict": "reference",
         }
         if i:
             ratio = comparison.duels[i - 1].ratio
-            bounds = f"{number(ratio.low)}–{number(ratio.high)}"
-            row["ratio (95%)"] = f"{number(ratio.value)} ({bounds})"
+            bounds = f"{ratio.low:.3f}–{ratio.high:.3f}"
+            row["ratio (95%)"] = f"{ratio.value:.3f} ({bounds})"
             row["verdict"] = VERDICTS[comparison.duels[i - 1].verdict]
         rows.append(row)
     return rows

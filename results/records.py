@@ -91,6 +91,7 @@ def records_of(artifact: Artifact, measurement: Measurement, target: str = "host
         "partial": measurement.partial,
     }
     details: dict[str, Any] = {
+        "path": str(artifact.path.resolve()),
         "runs": summary.runs,
         "processes": len(results),
         "p90_ms": summary.p90_ms,

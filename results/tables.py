@@ -132,3 +132,39 @@ def _value(group: Mapping[str, Mapping[str, Any]], metric: str) -> str:
 
 def _cell(value: Any) -> Any:
     return " ".join(str(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def history_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Rows of ``edgeopt history``: one measurement each."""
+    return [
+        {
+            "when (UTC)": str(m["created_at"])[:16].replace("T", " "),
+            "run": m["run_id"],
+            "file": m["artifact"],
+            "metric": m["metric"],
+            "value": size(m["value"]) if m["metric"] == "size_bytes" else interval(m),
+            "grade": m["grade"],
+            "target": m["target"],
+            "threads": str(m["threads"] or ""),
+            "device": str(m["conditions"].get("device", "")),
+            "conditions": "good" if m["conditions"].get("good", True) else "bad",
+        }
+        for m in found
+    ]
+
+
+def check_rows(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Rows of ``edgeopt gate``: one check each."""
+    return [
+        {
+            "file": c["artifact"],
+            "metric": c["metric"],
+            "threads": str(c["threads"] or ""),
+            "baseline": significant(c["baseline"]),
+            "now": significant(c["value"]),
+            "ratio": f"{c['ratio']:.3f}",
+            "measured": "side by side" if c["side_by_side"] else "alone",
+            "verdict": "ok" if c["ok"] else "worse",
+        }
+        for c in checks
+    ]
