@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .findings import Finding
 
 if TYPE_CHECKING:
-    from .program import Capture, capture
     from .data import Evaluation, load_calibration, load_evaluation
+    from .program import Capture, capture
     from .source import SourceModel, load_source_model
 
 __all__ = [

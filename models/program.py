@@ -66,6 +66,19 @@ def capture(source: SourceModel) -> Capture:
     return Capture(program, source, dynamic_shapes)
 
 
+def recapture(capture: Capture, module: torch.nn.Module) -> ExportedProgram:
+    """Capture a rewritten form of ``capture`` with the same inputs and dynamic dimensions."""
+    shapes = capture.dynamic_shapes
+    with torch.no_grad(), size_agnostic_kernels(bool(shapes)):
+        dynamic = (tuple(shapes["tensors"]),) if shapes else None
+        try:
+            return torch.export.export(module, capture.source.example, dynamic_shapes=dynamic, strict=False)
+        except torch._dynamo.exc.UserError:
+            # The unlifted module may list its inputs one by one instead of as *tensors.
+            flat = tuple(shapes["tensors"]) if shapes else None
+            return torch.export.export(module, capture.source.example, dynamic_shapes=flat, strict=False)
+
+
 @contextmanager
 def size_agnostic_kernels(active: bool) -> Iterator[None]:
     """While active, convolutions choose no kernel by batch size.

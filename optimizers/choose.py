@@ -52,7 +52,11 @@ def choose_recipe(profile: DeviceProfile, work: Workload, *, calibrated: bool) -
     if work.kind == "convolutional" and int8_isa and calibrated:
         return Choice(
             named_recipe("int8-static"),
-            (kind_reason, f"{core} has {int8_isa}, which static int8 convolutions use", "calibration data is given"),
+            (
+                kind_reason,
+                f"{core} has {int8_isa}, which static int8 convolutions use",
+                "calibration data is given",
+            ),
             (half, float32),
         )
     if work.kind == "convolutional" and int8_isa:

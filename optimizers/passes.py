@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..models.program import Capture
 from ..models.data import Sample
+from ..models.program import Capture
 from .capabilities import KIND_OF_PRECISION
 from .cleanup import fold_batch_norm
 from .quantization import check_half_range, prepare_static

@@ -15,8 +15,8 @@ import torch
 from torch.export import ExportedProgram
 
 from ..errors import InputError
-from ..models.program import Capture
 from ..models.data import Sample
+from ..models.program import Capture
 
 _HALF_MAX = 65504.0
 

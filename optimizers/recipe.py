@@ -133,9 +133,7 @@ def _parse_pass(entry: dict[str, Any], where: str) -> Pass:
             known = ", ".join(hints) or "no options"
             raise InputError(f"{where} ({name}): unknown option {key!r} (it has {known}).")
         if type(value) is not hints[key]:
-            raise InputError(
-                f"{where} ({name}): {key} must be {hints[key].__name__}, found {value!r}."
-            )
+            raise InputError(f"{where} ({name}): {key} must be {hints[key].__name__}, found {value!r}.")
     if options.get("samples", 1) < 1:
         raise InputError(f"{where} ({name}): samples must be at least 1, found {options['samples']}.")
     made: Pass = PASSES[name](**options)

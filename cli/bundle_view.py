@@ -1,0 +1,175 @@
+"""Draws plans, bundles, verifications and files on the terminal, and gives their JSON forms."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from ..results.summary import percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..bundle import Artifact, Bundle
+    from ..converters.file_report import FileReport
+    from ..pipeline import Plan
+    from ..verify import Verification
+
+
+def plan_payload(plan: Plan) -> dict[str, Any]:
+    """The JSON form of a plan."""
+    return {
+        "profile": plan.profile.name,
+        "output": str(plan.output),
+        "artifacts": [
+            {"file": file, "format": name, "precision": recipe.precision}
+            for name, recipe, file in plan.files()
+        ],
+        "choice": list(plan.choice.reasons) if plan.choice else [],
+        "findings": [finding.to_dict() for finding in plan.findings],
+    }
+
+
+def draw_plan(console: Console, plan: Plan) -> None:
+    """What would be made and why."""
+    console.print(f"would write [bold]{plan.output}[/] for {plan.profile.title}")
+    for name, recipe, file in plan.files():
+        passes = " → ".join(entry["pass"] for entry in recipe.to_dict()["passes"])
+        console.print(f"  {file:<24} {name:<7} {recipe.name:<13} {passes}")
+    for reason in plan.choice.reasons if plan.choice else ():
+        console.print(f"  because {reason}", style="dim")
+
+
+def bundle_payload(bundle: Bundle) -> dict[str, Any]:
+    """The JSON form of a bundle: its artefacts, and the figures as measurements with their grade."""
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "status": manifest.status,
+        "profile": manifest.profile["name"],
+        "choice": manifest.choice,
+        "artifacts": [artifact.model_dump(mode="json") for artifact in manifest.artifacts],
+        "not_made": manifest.not_made,
+        "evaluation": manifest.evaluation.model_dump(mode="json") if manifest.evaluation else None,
+        "measurements": [m for artifact in manifest.artifacts for m in _measurements(artifact)],
+    }
+
+
+def _measurements(artifact: Artifact) -> Iterator[dict[str, Any]]:
+    common = {"grade": "measured", "artifact": artifact.file, "target": "host"}
+    yield {"metric": "size_bytes", "value": artifact.size_bytes, **common}
+    for parity in artifact.parity:
+        for metric in ("snr_db", "cosine"):
+            yield {"metric": metric, "value": parity[metric], "output": parity["output"], **common}
+    if artifact.metric is not None:
+        yield {"metric": "accuracy", "value": artifact.metric, **common}
+    ratio = artifact.contents.get("delegated_macs_ratio")
+    if ratio is not None:
+        yield {"metric": "delegated_macs_ratio", "value": ratio, **common}
+
+
+def draw_bundle(console: Console, bundle: Bundle) -> None:
+    """The table an export ends with."""
+    manifest = bundle.manifest
+    metric = manifest.evaluation
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("file", "precision", "size", "SNR", "top-1 agrees", "delegated", "int8 weights"):
+        table.add_column(column, justify="left" if column in ("file", "precision") else "right")
+    if metric is not None:
+        table.add_column(metric.metric, justify="right")
+    table.add_column("")
+    for artifact in manifest.artifacts:
+        table.add_row(*_cells(artifact, with_metric=metric is not None))
+    console.print(table)
+    if metric is not None:
+        size = f" on {metric.samples:,} samples" if metric.samples else ""
+        console.print(f"source model: {metric.metric} {metric.value:.4f}{size}")
+    for reason in manifest.choice:
+        console.print(f"because {reason}", style="dim")
+    colour = "green" if bundle.passed else "red"
+    console.print(f"[{colour}]{manifest.status}[/] {bundle.path}", soft_wrap=True)
+
+
+def _cells(artifact: Artifact, *, with_metric: bool) -> list[str]:
+    parity = artifact.parity
+    top1 = [p["top1_agreement"] for p in parity if p["top1_agreement"] is not None]
+    cells = [
+        artifact.file,
+        artifact.precision,
+        file_size(artifact.size_bytes),
+        f"{min(p['snr_db'] for p in parity):.1f} dB",
+        percent(min(top1)) if top1 else "–",
+        percent(artifact.contents.get("delegated_macs_ratio")),
+        percent(artifact.contents.get("quantized_weights_ratio")),
+    ]
+    if with_metric:
+        cells.append(f"{artifact.metric:.4f}" if artifact.metric is not None else "–")
+    return [*cells, "[green]ok[/]" if artifact.status == "verified" else "[red]failed[/]"]
+
+
+def file_size(size_bytes: int) -> str:
+    """``4.21 MB``, ``93.0 kB``."""
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
+
+
+def draw_verification(console: Console, result: Verification) -> None:
+    """One line a check."""
+    for check in result.checks:
+        mark = "[green]ok[/]    " if check["passed"] else "[red]failed[/]"
+        console.print(f"{mark} {check['what']}", soft_wrap=True)
+
+
+def draw_file(console: Console, report: FileReport, *, all_ops: bool) -> None:
+    """What is inside a file."""
+    macs = sum(op.macs for op in report.ops)
+    console.print(
+        f"[bold]{report.path}[/]  {report.format} schema {report.schema_version}, {file_size(report.size_bytes)}"
+    )
+    for side, tensors in (("input", report.inputs), ("output", report.outputs)):
+        for tensor in tensors:
+            scale = (
+                f"  scale {tensor.quantization[0]:g}, zero point {tensor.quantization[1]}"
+                if tensor.quantization
+                else ""
+            )
+            shape = ", ".join("?" if size < 0 else str(size) for size in tensor.shape)
+            console.print(f"  {side:<6} {tensor.name}: {tensor.dtype}\\[{shape}]{scale}")
+    weights = ", ".join(f"{count:,} {dtype}" for dtype, count in report.weights.items()) or "none"
+    console.print(f"  weights: {weights}")
+    console.print(
+        f"  {macs / 1e6:,.1f} M multiply-accumulates, {percent(report.delegated_macs_ratio)} of them and "
+        f"{percent(report.delegated_ops_ratio)} of {len(report.ops)} operators delegated"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("operator", "count" if not all_ops else "shape", "M MACs", "weights", "runs on"):
+        table.add_column(column, justify="right" if column in ("count", "M MACs") else "left")
+    rows = _each_op(report) if all_ops else _op_kinds(report)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _each_op(report: FileReport) -> Iterator[tuple[str, ...]]:
+    for op in report.ops:
+        shape = "×".join(str(size) for size in op.output_shape)
+        yield (
+            op.op,
+            shape,
+            f"{op.macs / 1e6:,.2f}" if op.macs else "",
+            op.weight_dtype or "",
+            op.delegate or "runtime kernel",
+        )
+
+
+def _op_kinds(report: FileReport) -> Iterator[tuple[str, ...]]:
+    counts: Counter[tuple[str, str, str]] = Counter()
+    macs: Counter[tuple[str, str, str]] = Counter()
+    for op in report.ops:
+        key = (op.op, op.weight_dtype or "", op.delegate or "runtime kernel")
+        counts[key] += 1
+        macs[key] += op.macs
+    for key, count in sorted(counts.items(), key=lambda item: (-macs[item[0]], -item[1])):
+        yield key[0], str(count), f"{macs[key] / 1e6:,.2f}" if macs[key] else "", key[1], key[2]

@@ -1,0 +1,250 @@
+"""``edgeopt export``, ``verify`` and ``inspect``: make a bundle, check it again, look into a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import GateError
+from .options import Json, Quiet, Verbose
+from .reporter import Reporter
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..pipeline import Plan
+
+Profile = Annotated[
+    str,
+    typer.Option(
+        "--profile", "--device", "-p", help="Target device: a name (edgeopt profiles lists them) or a TOML."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Attach the commands to the ``edgeopt`` application."""
+    app.command("export")(export)
+    app.command("verify")(verify)
+    app.command("inspect")(inspect)
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="package.module:attribute, file.py:attribute, .pt2 or TorchScript file.")
+    ],
+    profile: Profile,
+    formats: Annotated[str, typer.Option("--format", "-f", help="pte, tflite or both.")] = "pte,tflite",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, fp16, int8-dynamic, int8-static, comma-separated. Default: the profile decides."
+        ),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="auto, a named recipe, or a TOML file.")] = "auto",
+    calibration: Annotated[
+        str | None,
+        typer.Option("--calibration", help="Samples for static int8: FILE.npz or module:function."),
+    ] = None,
+    evaluate: Annotated[
+        str | None,
+        typer.Option("--eval", help="Task metric: module:function, or FILE.npz with inputs and labels."),
+    ] = None,
+    max_accuracy_drop: Annotated[
+        str | None, typer.Option("--max-accuracy-drop", help="Gate: how far the metric may fall, e.g. 1%.")
+    ] = None,
+    min_snr_db: Annotated[
+        float | None,
+        typer.Option("--min-snr-db", help="Gate: least SNR of every output, instead of the default."),
+    ] = None,
+    require_full_delegation: Annotated[
+        bool, typer.Option("--require-full-delegation", help="Gate: no operator may be left to slow kernels.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Gate: every format asked for must be made.")
+    ] = False,
+    example_inputs: Annotated[
+        str | None, typer.Option("--example-inputs", help="FILE.npz or module:function.")
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-shape", help="name:float32[1,3,224,224], once an input; a word is a dynamic size."
+        ),
+    ] = None,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Let the first axis of every input vary (1 to 16).")
+    ] = False,
+    model_args: Annotated[
+        str | None, typer.Option("--model-args", help="JSON keyword arguments of the class or factory.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="A state_dict (.pt, .safetensors) to load into the model."),
+    ] = None,
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Allow files that hold pickles, which run code when read.")
+    ] = False,
+    name: Annotated[str | None, typer.Option("--name", help="The model's name in the bundle.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The bundle's folder. Default: MODEL_PROFILE here.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the bundle that stands there.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")
+    ] = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn MODEL into a verified bundle for a device."""
+    reporter = Reporter("export", as_json=json_output, quiet=quiet, verbose=verbose)
+    _hush_libraries(verbose)
+    options: dict[str, Any] = {
+        "profile": profile,
+        "formats": tuple(part.strip() for part in formats.split(",") if part.strip()),
+        "precision": precision,
+        "recipe": recipe,
+        "calibration": calibration,
+        "example_inputs": example_inputs,
+        "input_shapes": input_shape or (),
+        "dynamic_batch": dynamic_batch,
+        "model_args": model_args,
+        "weights": weights,
+        "trust_pickle": trust_pickle,
+        "name": name,
+        "output": output,
+        "force": force,
+    }
+    from ..gates import parse_percent
+
+    gates = {
+        "evaluate": evaluate,
+        "max_accuracy_drop": None
+        if max_accuracy_drop is None
+        else parse_percent(max_accuracy_drop, "--max-accuracy-drop"),
+        "min_snr_db": min_snr_db,
+        "require_full_delegation": require_full_delegation,
+        "strict": strict,
+    }
+    from .. import pipeline
+
+    failure: GateError | None = None
+    with reporter.progress() as progress:
+        if dry_run:
+            plan = pipeline.make_plan(model, progress=lambda what: progress(what, None), **options)
+        else:
+            try:
+                bundle = pipeline.export(
+                    model, progress=lambda what: progress(what, None), **options, **gates
+                )
+            except GateError as error:
+                failure, bundle = error, error.bundle  # type: ignore[attr-defined]
+    if dry_run:
+        _print_plan(reporter, plan)
+        return
+    _print_bundle(reporter, bundle, failure)
+    if failure is not None:
+        raise typer.Exit(failure.exit_code)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or a .pte / .tflite file.")],
+    json_output: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Check a bundle again: hashes, versions, and each file's outputs on the golden inputs."""
+    from ..verify import verify_bundle
+    from .bundle_view import draw_verification
+
+    reporter = Reporter("verify", as_json=json_output, quiet=quiet, verbose=verbose)
+    with reporter.progress() as progress:
+        result = verify_bundle(bundle, progress=lambda what: progress(what, None))
+    for warning in result.warnings:
+        reporter.warn(warning)
+    payload = {"bundle": str(bundle), "checks": result.checks, "measurements": result.measurements()}
+    reporter.result(
+        payload, lambda console: draw_verification(console, result), ok=result.passed, errors=result.failures
+    )
+    if not result.passed:
+        if not json_output:
+            from .reporter import print_error
+
+            print_error(f"{bundle}: {'; '.join(result.failures)}.")
+        raise typer.Exit(GateError.exit_code)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .pte or .tflite file, or a bundle.")],
+    all_ops: Annotated[
+        bool, typer.Option("--all", help="List every operator, not the kinds of operators.")
+    ] = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """List a file's operators, delegates, tensors, sizes and quantisation."""
+    from ..converters.file_report import inspect_file
+    from .bundle_view import draw_file
+
+    reporter = Reporter("inspect", as_json=json_output, quiet=quiet, verbose=verbose)
+    if file.is_dir():
+        from ..bundle import load_bundle
+
+        loaded = load_bundle(file)
+        files = [loaded.artifact_path(artifact) for artifact in loaded.artifacts]
+    else:
+        files = [file]
+    reports = [inspect_file(path) for path in files]
+
+    def draw(console: Any) -> None:
+        for report in reports:
+            draw_file(console, report, all_ops=all_ops)
+
+    reporter.result({"files": [report.to_dict() for report in reports]}, draw)
+
+
+def _hush_libraries(verbose: bool) -> None:
+    """The exporters warn about their own insides on stderr; a user can't act on that."""
+    if verbose:
+        return
+    import logging
+    import os
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    os.environ.setdefault("TORCH_LOGS", "-all")
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _print_plan(reporter: Reporter, plan: Plan) -> None:
+    from .bundle_view import draw_plan, plan_payload
+
+    for finding in plan.findings:
+        reporter.warn(finding.sentence())
+    reporter.result(plan_payload(plan), lambda console: draw_plan(console, plan))
+
+
+def _print_bundle(reporter: Reporter, bundle: Bundle, failure: GateError | None) -> None:
+    from .bundle_view import bundle_payload, draw_bundle
+
+    manifest = bundle.manifest
+    for warning in manifest.warnings:
+        reporter.warn(warning)
+    for item in manifest.not_made:
+        reporter.warn(f"{item['file']} was not made: {item['sentence']}")
+    for artifact in bundle.artifacts:
+        for warning in artifact.warnings:
+            reporter.warn(f"{artifact.file}: {warning}")
+    errors = [str(failure)] if failure else []
+    reporter.result(
+        bundle_payload(bundle), lambda console: draw_bundle(console, bundle), ok=not failure, errors=errors
+    )
+    if failure and not reporter.as_json:
+        from .reporter import print_error
+
+        print_error(str(failure))

@@ -1,0 +1,222 @@
+"""Runs a finished file on check samples and on the user's evaluation, in the process that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..models.data import Evaluation, Sample
+from ..models.source import SourceModel
+from ..runtimes import LoadedModel, open_model
+from .ordering import named_order
+from .verification import Parity, compare
+
+CHECK_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What every file is checked against.
+
+    Attributes:
+        samples: inputs, per sample one array an input.
+        reference: the source model's outputs on them.
+        evaluation: the user's task metric, or None.
+        baseline: the metric of the source model, or None.
+        baseline_samples: how many samples that metric was taken on, when the user says.
+    """
+
+    source: SourceModel
+    samples: tuple[tuple[np.ndarray, ...], ...]
+    reference: tuple[tuple[np.ndarray, ...], ...]
+    evaluation: Evaluation | None = None
+    baseline: float | None = None
+    baseline_samples: int | None = None
+    min_snr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Parity and metric of one file."""
+
+    parity: tuple[Parity, ...]
+    metric: float | None = None
+    metric_samples: int | None = None
+    runtime: str = ""
+    io: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output is within its tolerance."""
+        return all(output.passed for output in self.parity)
+
+
+def make_checks(
+    source: SourceModel,
+    calibration: Sequence[Sample] | None,
+    evaluation: Evaluation | None,
+    min_snr_db: float | None,
+) -> Checks:
+    """Choose the samples and run the source model on them once.
+
+    Calibration samples when there are any, else the example and seeded variations of it; with dynamic
+    dimensions also their smallest and largest size.
+    """
+    samples = _check_samples(source, calibration)
+    reference = tuple(tuple(t.numpy() for t in source.run(sample)) for sample in samples)
+    baseline, count = None, None
+    if evaluation is not None:
+        baseline, count = _evaluate(evaluation, predictor(source, _torch_run(source)), "the source model")
+    arrays = tuple(tuple(t.numpy() for t in sample) for sample in samples)
+    return Checks(source, arrays, reference, evaluation, baseline, count, min_snr_db)
+
+
+def check_file_outputs(path: Path, precision: str, checks: Checks) -> CheckResult:
+    """Run ``path`` in its runtime and compare it with the source model.
+
+    Raises:
+        EdgeoptError: the runtime can't load or run the file.
+    """
+    model = open_model(path)
+    try:
+        run = _named_run(model, checks.source)
+        found = [run(sample) for sample in checks.samples]
+        names = [info.name for info in checks.source.outputs]
+        parity = compare(checks.reference, found, names, precision, min_snr_db=checks.min_snr_db)
+        metric, count = None, None
+        if checks.evaluation is not None:
+            metric, count = _evaluate(checks.evaluation, predictor(checks.source, run), path.name)
+        io = {
+            side: [
+                {"name": s.name, "shape": list(s.shape), "dtype": s.dtype, "quantization": s.quantization}
+                for s in specs
+            ]
+            for side, specs in (("inputs", model.inputs), ("outputs", model.outputs))
+        }
+        return CheckResult(tuple(parity), metric, count, model.runtime, io)
+    finally:
+        model.close()
+
+
+Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+
+
+def _named_run(model: LoadedModel, source: SourceModel) -> Run:
+    """A function that runs ``model`` with inputs and outputs in the order of the source model."""
+    return reordered(model, [info.name for info in source.inputs], [info.name for info in source.outputs])
+
+
+def reordered(model: LoadedModel, inputs: Sequence[str], outputs: Sequence[str]) -> Run:
+    """Run a file with its tensors in the order of the given names, where the file knows those names."""
+    in_order = named_order([spec.name for spec in model.inputs], inputs)
+    out_order = named_order(outputs, [spec.name for spec in model.outputs])
+
+    def run(values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if len(values) != len(inputs):
+            raise InputError(f"{len(values)} arrays were given; the model takes {len(inputs)}.")
+        found = model.run([values[i] for i in in_order])
+        if len(found) != len(outputs):
+            raise InputError(
+                f"{model.path.name} gives {len(found)} outputs, the source model {len(outputs)}."
+            )
+        return [found[i] for i in out_order]
+
+    return run
+
+
+def _torch_run(source: SourceModel) -> Run:
+    def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [t.numpy() for t in source.run([torch.from_numpy(np.ascontiguousarray(a)) for a in arrays])]
+
+    return run
+
+
+def predictor(source: SourceModel, run: Run) -> Callable[..., Any]:
+    """``predict(*arrays)`` as evaluation functions call it.
+
+    Takes one array an input, with any number of rows on the first axis, and gives the output array, or a
+    dict of them when the model has several.
+    """
+    rows = source.example[0].shape[0] if source.example[0].ndim else 1
+    batch = 1 if (0, 0) in source.dynamic else rows
+
+    def predict(*arrays: Any) -> Any:
+        values = [_as_input(a, source, index) for index, a in enumerate(arrays)]
+        if not values or values[0].ndim == 0 or len(values[0]) == batch:
+            results = run(values)
+        else:
+            count = len(values[0]) // batch * batch
+            parts = [run([v[i : i + batch] for v in values]) for i in range(0, count, batch)]
+            results = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        if len(results) == 1:
+            return results[0]
+        return {info.name: value for info, value in zip(source.outputs, results, strict=True)}
+
+    return predict
+
+
+def _as_input(value: Any, source: SourceModel, index: int) -> np.ndarray:
+    if index >= len(source.example):
+        raise InputError(f"evaluate() called predict with more than {len(source.example)} arrays.")
+    array = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    return array.astype(str(source.example[index].dtype).removeprefix("torch."))
+
+
+def _evaluate(evaluation: Evaluation, predict: Callable[..., Any], whose: str) -> tuple[float, int | None]:
+    try:
+        value, samples = evaluation(predict)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the evaluation failed on {whose}: {type(error).__name__}: {error}.") from error
+    if not np.isfinite(value):
+        raise InputError(f"the evaluation gave {value} on {whose}: it must give a finite number.")
+    return value, samples
+
+
+def _check_samples(source: SourceModel, calibration: Sequence[Sample] | None) -> list[Sample]:
+    if calibration:
+        stride = max(1, len(calibration) // CHECK_SAMPLES)
+        samples = list(calibration[::stride][:CHECK_SAMPLES])
+    else:
+        generator = torch.Generator().manual_seed(0)
+        samples = [source.example]
+        samples += [tuple(_vary(t, generator) for t in source.example) for _ in range(3)]
+    for dims in _extreme_sizes(source):
+        samples.append(tuple(_resize(t, i, dims, source) for i, t in enumerate(samples[0])))
+    return samples
+
+
+def _vary(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Another tensor that such an input could be: noise of the same mean and spread, or the same numbers
+    in another order."""
+    if tensor.is_floating_point():
+        spread = float(tensor.double().std()) if tensor.numel() > 1 else 1.0
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
+        return (noise * (spread or 1.0) + float(tensor.double().mean())).to(tensor.dtype)
+    order = torch.randperm(tensor.numel(), generator=generator)
+    return tensor.flatten()[order].reshape(tensor.shape)
+
+
+def _extreme_sizes(source: SourceModel) -> list[dict[str, int]]:
+    if not source.dynamic:
+        return []
+    dims = {dim.name: dim for dim in source.dynamic.values()}
+    return [{n: d.low for n, d in dims.items()}, {n: d.high for n, d in dims.items()}]
+
+
+def _resize(tensor: torch.Tensor, index: int, sizes: dict[str, int], source: SourceModel) -> torch.Tensor:
+    for axis in range(tensor.ndim):
+        dim = source.dynamic.get((index, axis))
+        if dim is not None:
+            size = sizes[dim.name]
+            repeats = [1] * tensor.ndim
+            repeats[axis] = -(-size // tensor.shape[axis])
+            tensor = tensor.repeat(*repeats).narrow(axis, 0, size)
+    return tensor.contiguous()

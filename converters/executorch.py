@@ -1,0 +1,84 @@
+"""Makes a .pte file: ExecuTorch with the XNNPACK partitioner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from ..models.findings import Finding
+from ..models.program import Capture, recapture, size_agnostic_kernels
+from ..optimizers.passes import OptimizedModel
+from ..optimizers.quantization import prepare_dynamic
+from .explain import explain
+from .exporter_speedups import fast_lowering
+from .half import cast_to_half
+
+Progress = Callable[[str], None]
+
+
+def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Finding]:
+    """Write ``model`` as a .pte file.
+
+    When XNNPACK's part of the lowering fails on a float model, the file is made with ExecuTorch's portable
+    kernels instead, and a warning says so.
+
+    Raises:
+        Exception: whatever ExecuTorch raises; ``explain`` makes a finding of it.
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+    progress("preparing the graph")
+    program = _program(model)
+    dynamic = bool(model.capture.dynamic_shapes)
+    try:
+        path.write_bytes(_lower(program, [XnnpackPartitioner()], dynamic, progress))
+        return []
+    except Exception as error:
+        if model.kind != "dense":
+            raise
+        failure = explain(error, "pte", model.capture.program)
+        progress("lowering without XNNPACK")
+        try:
+            path.write_bytes(_lower(program, [], dynamic, progress))
+        except Exception:
+            raise error from None
+    return [
+        replace(
+            failure,
+            severity="warning",
+            message=f"XNNPACK can't take this model ({failure.message}); the file runs on portable kernels, slowly",
+        )
+    ]
+
+
+def _lower(program: ExportedProgram, partitioners: list[Any], dynamic: bool, progress: Progress) -> bytes:
+    from executorch.exir import to_edge_transform_and_lower
+
+    with fast_lowering(program), size_agnostic_kernels(dynamic), torch.no_grad():
+        progress("lowering to XNNPACK")
+        edge = to_edge_transform_and_lower(program, partitioner=partitioners)
+        progress("planning memory")
+        return bytes(edge.to_executorch().buffer)
+
+
+def _program(model: OptimizedModel) -> ExportedProgram:
+    if model.kind == "half":
+        return cast_to_half(model.capture)
+    if model.kind == "format":
+        return _quantized(model.capture, prepare_dynamic(model.capture))
+    if model.prepared is not None:
+        return _quantized(model.capture, copy.deepcopy(model.prepared))
+    return model.capture.program
+
+
+def _quantized(capture: Capture, prepared: torch.fx.GraphModule) -> ExportedProgram:
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    quantized = convert_pt2e(prepared, fold_quantize=True)
+    return recapture(capture, quantized)

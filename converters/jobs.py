@@ -1,0 +1,226 @@
+"""Plans which files to make, makes them side by side, and checks each in the process that made it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..models.findings import Finding
+from ..optimizers.capabilities import ROADS
+from ..optimizers.passes import OptimizedModel
+from .checks import CheckResult, Checks, check_file_outputs
+from .explain import explain
+from .file_report import inspect_file
+from .workers import Outcome, Progress, Task, parallel_processes, run_tasks
+
+FORMATS = ("pte", "tflite")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One file to make: the format, the optimised model, and the file's name in the bundle."""
+
+    format: str
+    model: OptimizedModel
+    file: str
+
+    @property
+    def precision(self) -> str:
+        """Canonical name of the file's precision."""
+        return self.model.precision
+
+
+@dataclass(frozen=True)
+class Produced:
+    """What became of a wanted file.
+
+    Attributes:
+        path: the file, or None when it couldn't be made.
+        report: what is inside it (:meth:`FileReport.summary`).
+        checks: parity and metric, or None when it couldn't be run.
+        findings: what went wrong or is worth knowing.
+        log: the exporter's own words.
+    """
+
+    wanted: Wanted
+    path: Path | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    checks: CheckResult | None = None
+    findings: tuple[Finding, ...] = ()
+    convert_s: float = 0.0
+    peak_memory_mib: float = 0.0
+    log: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file was made, ran, and is within its tolerances."""
+        return self.path is not None and self.checks is not None and self.checks.passed
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A :class:`Produced` without what can't or needn't cross a process border."""
+
+    index: int
+    path: Path | None
+    report: dict[str, Any]
+    checks: CheckResult | None
+    findings: tuple[Finding, ...]
+    convert_s: float
+    log: str
+
+
+def produce(
+    wanted: Sequence[Wanted],
+    folder: Path,
+    checks: Checks,
+    *,
+    on_progress: Callable[[str, str], None],
+    max_parallel: int | None = None,
+) -> list[Produced]:
+    """Make and check every wanted file.
+
+    Args:
+        folder: where the files are written.
+        on_progress: called with (task, what it does).
+        max_parallel: processes at once; by default what cores and memory allow.
+
+    Returns:
+        One :class:`Produced` for each wanted file, in order; failures are findings, never exceptions.
+    """
+    groups = _groups(wanted)
+    tasks = [_task(name, members, folder, checks) for name, members in groups.items()]
+    limit = max_parallel or parallel_processes(checks.source.weight_bytes, len(tasks))
+    outcomes = run_tasks(tasks, max_parallel=limit, on_progress=on_progress)
+    produced: dict[int, Produced] = {}
+    for outcome, members in zip(outcomes, groups.values(), strict=True):
+        produced |= _collect(outcome, members)
+    return [produced[index] for index in range(len(wanted))]
+
+
+def _groups(wanted: Sequence[Wanted]) -> dict[str, list[tuple[int, Wanted]]]:
+    """Files that share work share a process: LiteRT's float, float16 and dynamic int8 come of one conversion."""
+    groups: dict[str, list[tuple[int, Wanted]]] = {}
+    # The slowest first, so that the last process running isn't it.
+    for index, item in sorted(enumerate(wanted), key=lambda pair: pair[1].model.kind != "pt2e"):
+        shared = item.format == "tflite" and item.model.kind != "pt2e"
+        name = f"{item.format} float family" if shared else f"{item.format} {item.precision}"
+        groups.setdefault(name, []).append((index, item))
+    for members in groups.values():
+        members.sort(key=lambda pair: pair[1].model.kind != "dense")
+    return groups
+
+
+def _task(name: str, members: list[tuple[int, Wanted]], folder: Path, checks: Checks) -> Task[list[_Part]]:
+    def run(progress: Progress) -> list[_Part]:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            shared: dict[str, Path] = {}
+            return [
+                _make(index, item, folder, Path(scratch), checks, shared, progress) for index, item in members
+            ]
+
+    return Task(name, run)
+
+
+def _make(
+    index: int,
+    wanted: Wanted,
+    folder: Path,
+    scratch: Path,
+    checks: Checks,
+    shared: dict[str, Path],
+    progress: Progress,
+) -> _Part:
+    path = folder / wanted.file
+    label = f"{wanted.format} {wanted.precision}"
+    started = time.monotonic()
+    findings: list[Finding] = []
+    try:
+        findings += _convert(wanted, path, scratch, shared, lambda what: progress(f"{label}: {what}"))
+    except Exception as error:
+        finding = explain(error, wanted.format, wanted.model.capture.program)
+        path.unlink(missing_ok=True)
+        seconds = time.monotonic() - started
+        return _Part(index, None, {}, None, (*findings, finding), seconds, traceback.format_exc())
+    seconds = time.monotonic() - started
+    report: dict[str, Any] = {}
+    try:
+        progress(f"{label}: checking")
+        report = inspect_file(path).summary()
+        result = check_file_outputs(path, wanted.precision, checks)
+    except Exception as error:
+        finding = explain(error, wanted.format, wanted.model.capture.program)
+        finding = replace(finding, message=f"the file was written but doesn't run: {finding.message}")
+        return _Part(index, path, report, None, (*findings, finding), seconds, traceback.format_exc())
+    return _Part(index, path, report, result, tuple(findings), seconds, "")
+
+
+def _convert(
+    wanted: Wanted, path: Path, scratch: Path, shared: dict[str, Path], progress: Progress
+) -> list[Finding]:
+    model = wanted.model
+    assert (model.kind, wanted.format) in ROADS
+    if wanted.format == "pte":
+        from . import executorch
+
+        return executorch.convert(model, path, progress)
+    from . import litert
+
+    if model.kind == "pt2e":
+        litert.convert_static(model, path, progress)
+        return []
+    if "float" not in shared:
+        source = path if model.kind == "dense" else scratch / "float.tflite"
+        litert.convert_float(model.capture, source, progress)
+        shared["float"] = source
+    if model.kind != "dense":
+        litert.quantize_file(shared["float"], model.precision, path, progress)
+    return []
+
+
+def _collect(outcome: Outcome[list[_Part]], members: list[tuple[int, Wanted]]) -> dict[int, Produced]:
+    if outcome.value is None:
+        # The process died: which of its files were finished can't be known, so none counts.
+        return {
+            index: Produced(
+                wanted=item,
+                findings=(
+                    Finding(
+                        "error",
+                        f"converting or running the file failed: {outcome.error}",
+                        format=item.format,
+                        suggestion="run with --verbose for the exporter's own words",
+                    ),
+                ),
+                log=outcome.log,
+            )
+            for index, item in members
+        }
+    by_index = dict(members)
+    found = {}
+    for part in outcome.value:
+        found[part.index] = Produced(
+            wanted=by_index[part.index],
+            path=part.path,
+            report=part.report,
+            checks=part.checks,
+            findings=part.findings,
+            convert_s=part.convert_s,
+            peak_memory_mib=outcome.peak_memory_mib,
+            log=part.log + (outcome.log if part.path is None else ""),
+        )
+    return found
+
+
+def discard(produced: Sequence[Produced]) -> None:
+    """Delete the files of artefacts that could not be made or run."""
+    for item in produced:
+        if item.path is not None and item.checks is None:
+            with contextlib.suppress(OSError):
+                item.path.unlink()

@@ -1,0 +1,127 @@
+"""Makes a .tflite file: litert-torch for float and PT2E int8, ai-edge-quantizer for the rest."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from ..errors import EdgeoptError
+from ..models.program import Capture, recapture
+from ..optimizers.passes import OptimizedModel
+from .float_io import use_float_io
+
+Progress = Callable[[str], None]
+
+
+def convert_float(capture: Capture, path: Path, progress: Progress) -> None:
+    """Write the captured program as a float32 .tflite file.
+
+    Raises:
+        Exception: whatever litert-torch raises; ``explain`` makes a finding of it.
+    """
+    _convert(capture.program, capture, path, progress, quantized=False)
+
+
+def convert_static(model: OptimizedModel, path: Path, progress: Progress) -> None:
+    """Write a calibrated PT2E graph as an int8 .tflite file, the same numbers as in the .pte.
+
+    Raises:
+        Exception: whatever litert-torch raises; ``explain`` makes a finding of it.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    if model.prepared is None:
+        raise EdgeoptError("static int8 was not prepared before it was converted.")
+    progress("preparing the graph")
+    # LiteRT folds the weights itself; it refuses a graph in which they already are int8.
+    quantized = convert_pt2e(copy.deepcopy(model.prepared), fold_quantize=False)
+    _convert(recapture(model.capture, quantized), model.capture, path, progress, quantized=True)
+    use_float_io(path)
+
+
+def quantize_file(source: Path, precision: str, path: Path, progress: Progress) -> None:
+    """Quantise a float32 .tflite file to ``fp16`` or ``int8-dynamic``.
+
+    int8-dynamic quantises at run time what has fast kernels for it (fully connected, batch matmul, embedding
+    lookup, and recurrent cells); convolutions get int8 weights that are expanded to float when the model
+    is loaded, because LiteRT's dynamic int8 convolutions leave XNNPACK and were measured 3 times slower.
+    """
+    from ai_edge_quantizer import quantizer
+
+    progress(f"quantising to {precision}")
+    tool = quantizer.Quantizer(str(source))
+    recipe = _half_recipe() if precision == "fp16" else _dynamic_recipe()
+    tool.load_quantization_recipe(recipe)
+    result = tool.quantize()
+    path.write_bytes(bytes(result.quantized_model))
+
+
+def _half_recipe() -> list[dict[str, Any]]:
+    from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
+
+    manager = recipe_manager.RecipeManager()
+    manager.add_quantization_config(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        op_config=qtyping.OpQuantizationConfig(
+            weight_tensor_config=qtyping.TensorQuantizationConfig(
+                num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+            ),
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        ),
+        algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
+    )
+    found: list[dict[str, Any]] = manager.get_quantization_recipe()
+    return found
+
+
+def _dynamic_recipe() -> list[dict[str, Any]]:
+    from ai_edge_quantizer import qtyping, recipe_manager
+
+    names = qtyping.TFLOperationName
+    manager = recipe_manager.RecipeManager()
+    manager.add_dynamic_config(regex=".*", operation_name=names.ALL_SUPPORTED, num_bits=8)
+    for operation in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.CONV_2D_TRANSPOSE):
+        manager.add_weight_only_config(regex=".*", operation_name=operation, num_bits=8)
+    found: list[dict[str, Any]] = manager.get_quantization_recipe()
+    return found
+
+
+def _convert(
+    program: ExportedProgram, capture: Capture, path: Path, progress: Progress, *, quantized: bool
+) -> None:
+    from litert_torch import fx_infra
+    from litert_torch import model as litert_model
+    from litert_torch._convert import core, litert_converter, signature
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    mode = None
+    if quantized:
+        # A flag only: the graph is quantised already.
+        quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+        mode = QuantConfig(pt2e_quantizer=quantizer)
+    # litert_torch.convert() would capture the module again; these are its steps after that. Keyword inputs
+    # give the file's signature the names of the model's inputs.
+    named = {
+        info.name: tensor for info, tensor in zip(capture.source.inputs, capture.source.example, strict=True)
+    }
+    entry = signature.Signature(litert_model.DEFAULT_SIGNATURE_NAME, capture.source.module, (), named)
+    with torch.no_grad():
+        fx_infra.silence_torch_logs()
+        progress("decomposing the graph")
+        program = fx_infra.graph_utils.reset_from_node_meta(program)
+        program = fx_infra.safe_run_decompositions(
+            program, fx_infra.decomp.pre_convert_decomp(), can_skip=False
+        )
+        program = core._run_convert_passes(program)
+        progress("lowering to LiteRT")
+        exporter = litert_converter.exported_programs_to_flatbuffer([program], [entry], quant_config=mode)
+        progress("writing the file")
+        litert_model.LiteRTModel(exporter).export(str(path))

@@ -1,0 +1,108 @@
+"""What can be said about a captured model in a second, before any exporter is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ..models.findings import Finding
+from ..models.program import Capture, module_path, source_line
+from ..models.workload import workload
+
+# Seconds of conversion for each step of each recurrent layer, which the exporters unroll (measured on LSTMs of
+# 10 to 20 steps: benchmarks/export_time.py).
+_PTE_S_PER_STEP = 2.0
+_TFLITE_S_PER_STEP = 0.6
+_LONG_S = 60.0
+
+
+def preflight(capture: Capture, formats: Sequence[str]) -> list[Finding]:
+    """Problems of the model that are known to stop or to spoil a format, each with its place."""
+    findings = [*capture.source.findings, *capture.findings]
+    findings += _dedupe(_node_findings(capture))
+    findings += _recurrent_findings(capture, formats)
+    if "tflite" in formats:
+        findings += _narrowed_io(capture)
+    return findings
+
+
+def blocked_formats(findings: Sequence[Finding], formats: Sequence[str]) -> list[str]:
+    """The formats that an error finding rules out."""
+    return [
+        name for name in formats if any(f.severity == "error" and f.format in (None, name) for f in findings)
+    ]
+
+
+def _node_findings(capture: Capture) -> Iterator[Finding]:
+    for node in capture.program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        for value in _tensors(node.meta.get("val")):
+            place = {"op": str(node.target), "module": module_path(node), "source": source_line(node)}
+            if value.dtype.is_complex:
+                yield Finding(
+                    "error",
+                    "complex numbers have no place in either format",
+                    suggestion="keep the real and imaginary parts in separate tensors",
+                    **place,
+                )
+            elif any(_is_unbacked(size) for size in value.shape):
+                yield Finding(
+                    "error",
+                    f"the shape of the result of {node.target} depends on its data",
+                    suggestion="make it a fixed size (for example topk instead of nonzero)",
+                    **place,
+                )
+
+
+def _tensors(value: object) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _is_unbacked(size: object) -> bool:
+    if isinstance(size, int):
+        return False
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    return bool(free_unbacked_symbols(size))
+
+
+def _dedupe(findings: Iterator[Finding]) -> list[Finding]:
+    """The first finding of each message: what follows from one complex tensor is one problem."""
+    first: dict[str, Finding] = {}
+    for finding in findings:
+        first.setdefault(finding.message.partition(" of aten")[0], finding)
+    return list(first.values())
+
+
+def _recurrent_findings(capture: Capture, formats: Sequence[str]) -> list[Finding]:
+    steps = workload(capture.program).recurrent_steps
+    cost = {"pte": _PTE_S_PER_STEP, "tflite": _TFLITE_S_PER_STEP}
+    slow = {name: steps * cost[name] for name in formats if steps * cost[name] > _LONG_S}
+    if not slow:
+        return []
+    times = ", ".join(f".{name} about {seconds / 60:.0f} min" for name, seconds in slow.items())
+    return [
+        Finding(
+            "warning",
+            f"both exporters unroll recurrent layers, and {steps} steps make a large graph ({times})",
+            suggestion="export a few steps a call, with the state as input and output",
+        )
+    ]
+
+
+def _narrowed_io(capture: Capture) -> list[Finding]:
+    wide = [
+        info.name
+        for info in (*capture.source.inputs, *capture.source.outputs)
+        if info.dtype in ("int64", "float64")
+    ]
+    if not wide:
+        return []
+    message = f"{', '.join(wide)} become 32-bit in the file (LiteRT keeps no 64-bit inputs or outputs)"
+    return [Finding("note", message, format="tflite")]

@@ -1,0 +1,211 @@
+"""Runs conversions side by side, each in a process of its own.
+
+The processes are forked from the one that holds the captured model, so nothing is loaded or captured
+twice, and a crash deep in an exporter or runtime costs one artefact, not the export.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Progress = Callable[[str], None]
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Task(Generic[T]):
+    """Work for one process: ``run`` gets a function to report progress with."""
+
+    name: str
+    run: Callable[[Progress], T]
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What became of a task: its value, or what went wrong in one sentence with the log's tail."""
+
+    name: str
+    value: T | None
+    error: str | None = None
+    log: str = ""
+    wall_s: float = 0.0
+    peak_memory_mib: float = 0.0
+
+
+def run_tasks(
+    tasks: Sequence[Task[T]], *, max_parallel: int, on_progress: Callable[[str, str], None]
+) -> list[Outcome[T]]:
+    """Run ``tasks``, at most ``max_parallel`` at once; the outcomes keep the order of the tasks.
+
+    Args:
+        on_progress: called with (task name, what it is doing).
+
+    Raises:
+        KeyboardInterrupt: after every process has been stopped.
+    """
+    if not _can_fork():
+        return [_run_here(task, on_progress) for task in tasks]
+    context = multiprocessing.get_context("fork")
+    waiting = list(tasks)
+    running: dict[Connection, _Running[T]] = {}
+    outcomes: dict[str, Outcome[T]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < max_parallel:
+                started = _Running.start(waiting.pop(0), context)
+                running[started.receiver] = started
+            for ready in wait(list(running), timeout=1.0):
+                worker = running[ready]  # type: ignore[index]
+                finished = worker.receive(on_progress)
+                if finished is not None:
+                    outcomes[worker.task.name] = finished
+                    del running[ready]  # type: ignore[arg-type]
+    finally:
+        for worker in running.values():
+            worker.stop()
+    return [outcomes[task.name] for task in tasks]
+
+
+def parallel_processes(weight_bytes: int, task_count: int) -> int:
+    """How many conversions fit at once into this machine's cores and free memory.
+
+    One conversion takes about 600 MiB for the exporter and, measured on ResNet-50 and BERT-base, up to ten
+    times the bytes of the weights.
+    """
+    need_mib = 600 + 10 * weight_bytes / 2**20
+    available = _available_memory_mib()
+    by_memory = max(1, int(available // need_mib)) if available else 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(task_count, cores, by_memory))
+
+
+def _available_memory_mib() -> float:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return 0.0
+
+
+def _can_fork() -> bool:
+    # macOS lists fork, but its system libraries don't survive it.
+    return sys.platform.startswith("linux")
+
+
+def _run_here(task: Task[T], on_progress: Callable[[str, str], None]) -> Outcome[T]:
+    started = time.monotonic()
+    try:
+        value = task.run(lambda what: on_progress(task.name, what))
+    except Exception as error:
+        return Outcome(task.name, None, f"{type(error).__name__}: {error}", traceback.format_exc())
+    return Outcome(task.name, value, wall_s=time.monotonic() - started)
+
+
+class _Running(Generic[T]):
+    """One forked process and the pipe it reports through."""
+
+    def __init__(self, task: Task[T], process: Any, receiver: Connection, log: Path) -> None:
+        self.task, self.process, self.receiver, self.log = task, process, receiver, log
+        self.started = time.monotonic()
+
+    @classmethod
+    def start(cls, task: Task[T], context: Any) -> _Running[T]:
+        receiver, sender = context.Pipe(duplex=False)
+        handle, log = tempfile.mkstemp(prefix="edgeopt-", suffix=".log")
+        os.close(handle)
+        process = context.Process(target=_child, args=(task, sender, log), daemon=True)
+        process.start()
+        sender.close()
+        return cls(task, process, receiver, Path(log))
+
+    def receive(self, on_progress: Callable[[str, str], None]) -> Outcome[T] | None:
+        """Take one message; an :class:`Outcome` when the process is through."""
+        try:
+            kind, content = self.receiver.recv()
+        except EOFError:
+            self.process.join()
+            return self._finish(None, self._death())
+        if kind == "progress":
+            on_progress(self.task.name, content)
+            return None
+        self.process.join()
+        if kind == "failed":
+            return self._finish(None, content)
+        value, peak_memory_mib = content
+        return self._finish(value, None, peak_memory_mib)
+
+    def stop(self) -> None:
+        """End the process and everything it left."""
+        self.process.kill()
+        self.process.join()
+        self.log.unlink(missing_ok=True)
+
+    def _finish(self, value: T | None, error: str | None, peak_memory_mib: float = 0.0) -> Outcome[T]:
+        log = self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
+        self.log.unlink(missing_ok=True)
+        self.receiver.close()
+        wall_s = time.monotonic() - self.started
+        return Outcome(self.task.name, value, error, log, wall_s, peak_memory_mib)
+
+    def _death(self) -> str:
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = " (out of memory?)" if name == "SIGKILL" else ""
+            return f"the process died of {name}{hint}"
+        return f"the process ended with exit code {code} and no result"
+
+
+def _child(task: Task[Any], sender: Connection, log: str) -> None:
+    _die_with_parent()
+    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Path(log).open("w", encoding="utf-8") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    _one_thread()
+    try:
+        value = task.run(lambda what: sender.send(("progress", what)))
+        import resource
+
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        message: tuple[str, Any] = ("done", (value, peak_mib))
+        pickle.dumps(message)
+    except Exception as error:
+        traceback.print_exc()
+        message = ("failed", f"{type(error).__name__}: {error}")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    sender.send(message)
+    sender.close()
+    # Exit handlers belong to the parent (progress bars, thread pools that don't exist here).
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _one_thread() -> None:
+    """The parent's OpenMP threads don't exist in a forked child: using more than one would hang."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)

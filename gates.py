@@ -1,0 +1,111 @@
+"""What an artefact must fulfil, and what is said about it without failing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .converters.checks import Checks
+from .converters.jobs import Produced
+from .errors import InputError
+
+# An "int8" file that keeps more than half of its weights in float isn't what its name says.
+_MIN_QUANTIZED_WEIGHTS = 0.5
+# A float16 file should be half of a float32 one; a quarter of slack is for what is no weight.
+_HALF_SIZE_RATIO = 0.75
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The gates of an export besides parity, which always holds.
+
+    Attributes:
+        max_accuracy_drop: how far the metric may fall: an absolute difference for metrics between 0 and 1
+            (0.01 is one percentage point), else a share of the source model's value.
+    """
+
+    max_accuracy_drop: float | None = None
+    require_full_delegation: bool = False
+    strict: bool = False
+
+    def check(self, has_evaluation: bool) -> None:
+        """Refuse gates that nothing could decide.
+
+        Raises:
+            InputError: an accuracy gate without an evaluation.
+        """
+        if self.max_accuracy_drop is None:
+            return
+        if not has_evaluation:
+            raise InputError("--max-accuracy-drop needs a metric: give --eval module:function or FILE.npz.")
+        if not 0 <= self.max_accuracy_drop <= 1:
+            raise InputError(
+                f"--max-accuracy-drop must be between 0% and 100%, not {self.max_accuracy_drop:.0%}."
+            )
+
+
+def parse_percent(text: str, option: str) -> float:
+    """``1%``, ``1pp`` or ``0.01`` as 0.01.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    word = text.strip()
+    number = word.removesuffix("%").removesuffix("pp")
+    try:
+        value = float(number)
+    except ValueError:
+        raise InputError(
+            f"{option} {text!r} must be a percentage such as 1% or a fraction such as 0.01."
+        ) from None
+    return value / 100 if number != word else value
+
+
+def artifact_failures(item: Produced, checks: Checks, gates: Gates) -> list[str]:
+    """Every gate this artefact fails, in words; none means it is verified."""
+    assert item.checks is not None
+    failures = [f"output {p.output!r}: {p.reason}" for p in item.checks.parity if not p.passed]
+    drop = accuracy_drop(checks.baseline, item.checks.metric)
+    if gates.max_accuracy_drop is not None and drop is not None and drop > gates.max_accuracy_drop:
+        name = checks.evaluation.metric if checks.evaluation else "the metric"
+        failures.append(
+            f"{name} fell from {checks.baseline:.4f} to {item.checks.metric:.4f}, more than the "
+            f"{gates.max_accuracy_drop:.2%} allowed"
+        )
+    left = item.report.get("left_behind") or {}
+    if gates.require_full_delegation and left:
+        ops = ", ".join(f"{count}× {op}" for op, count in list(left.items())[:5])
+        failures.append(f"{sum(left.values())} operators are left to the runtime's own kernels ({ops})")
+    return failures
+
+
+def accuracy_drop(baseline: float | None, metric: float | None) -> float | None:
+    """How far a metric fell: absolute between 0 and 1, else as a share of the baseline; None without one."""
+    if baseline is None or metric is None:
+        return None
+    drop = baseline - metric
+    return drop if 0 <= abs(baseline) <= 1 else drop / abs(baseline)
+
+
+def artifact_warnings(item: Produced) -> list[str]:
+    """What a user would want to hear about a file that passed."""
+    report, precision = item.report, item.wanted.precision
+    warnings = []
+    quantized = report.get("quantized_weights_ratio", 0.0)
+    if precision.startswith("int8") and quantized < _MIN_QUANTIZED_WEIGHTS:
+        warnings.append(
+            f"only {quantized:.0%} of the weights are int8; the rest stayed float, so the file hardly shrinks"
+        )
+    elements = sum(report.get("weights", {}).values())
+    if (
+        precision == "fp16"
+        and elements > 100_000
+        and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements
+    ):
+        warnings.append(
+            "the weights are stored in float32, so the file is not smaller; arithmetic is float16"
+        )
+    ratio = report.get("delegated_macs_ratio")
+    if ratio is not None and ratio < 0.95:
+        left = ", ".join(f"{count}× {op}" for op, count in list(report["left_behind"].items())[:4])
+        warnings.append(f"only {ratio:.0%} of the multiply-accumulates are delegated; left behind: {left}")
+    return warnings

@@ -1,0 +1,76 @@
+"""The page a person reads in a bundle: SUMMARY.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def bundle_summary(manifest: Mapping[str, Any]) -> str:
+    """SUMMARY.md of a bundle from its manifest (as plain data)."""
+    profile = manifest["profile"]
+    lines = [
+        f"# {manifest['name']} for {profile.get('title', profile['name'])}",
+        "",
+        f"Status: **{manifest['status']}** · made by edgeopt {manifest['versions']['edgeopt']} on {manifest['created']}",
+        "",
+        *(f"- {reason}" for reason in manifest["choice"]),
+        "",
+        "## Files",
+        "",
+        "| File | Precision | Size | Parity with the source model | Delegated work | Weights in 8 bits | Metric | Status |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_row(artifact) for artifact in manifest["artifacts"]),
+        "",
+    ]
+    evaluation = manifest.get("evaluation")
+    if evaluation:
+        size = f" on {evaluation['samples']} samples" if evaluation.get("samples") else ""
+        lines += [
+            f"Source model: {evaluation['metric']} {evaluation['value']:.4f}{size} (measured on this host).",
+            "",
+        ]
+    if manifest["not_made"]:
+        lines += ["## Not made", "", *(f"- {item['sentence']}" for item in manifest["not_made"]), ""]
+    warnings = [
+        *manifest["warnings"],
+        *(f"{a['file']}: {w}" for a in manifest["artifacts"] for w in a["warnings"]),
+    ]
+    if warnings:
+        lines += ["## Warnings", "", *(f"- {warning}" for warning in warnings), ""]
+    lines += [
+        "## Inputs and outputs",
+        "",
+        *(f"- input `{_tensor(tensor)}`" for tensor in manifest["inputs"]),
+        *(f"- output `{_tensor(tensor)}`" for tensor in manifest["outputs"]),
+        "",
+        "Parity and metric were measured on the host that made the bundle, in each file's own runtime. "
+        "Speed was not: `edgeopt bench` measures it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(artifact: Mapping[str, Any]) -> str:
+    parity = artifact["parity"]
+    contents = artifact["contents"]
+    cells = [
+        f"`{artifact['file']}`",
+        artifact["precision"],
+        f"{artifact['size_bytes'] / 1e6:.2f} MB",
+        f"{min(p['snr_db'] for p in parity):.1f} dB" if parity else "not run",
+        percent(contents.get("delegated_macs_ratio")),
+        percent(contents.get("quantized_weights_ratio")),
+        f"{artifact['metric']:.4f}" if artifact["metric"] is not None else "–",
+        artifact["status"],
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _tensor(tensor: Mapping[str, Any]) -> str:
+    return f"{tensor['name']}: {tensor['dtype']}[{', '.join(str(size) for size in tensor['shape'])}]"
+
+
+def percent(ratio: float | None) -> str:
+    """A ratio as a percentage, a dash when there is none."""
+    return "–" if ratio is None else f"{ratio:.0%}" if ratio in (0.0, 1.0) else f"{ratio:.1%}"
