@@ -16,6 +16,7 @@
 struct cache {
     uint64_t *tags; /* sets × ways, most recent first; 0 = empty */
     uint32_t sets, ways;
+    uint32_t mask; /* sets - 1 when that selects a set, else 0 */
     uint64_t misses, stream_misses;
     uint64_t streams[STREAMS];
     uint32_t next_stream;
@@ -23,7 +24,7 @@ struct cache {
 
 /* Returns 1 on a hit. Tags are line numbers plus one, so that 0 stays free for "empty". */
 static inline int cache_lookup(struct cache *c, uint64_t line) {
-    uint64_t *set = c->tags + (line % c->sets) * c->ways;
+    uint64_t *set = c->tags + (c->mask ? line & c->mask : line % c->sets) * c->ways;
     uint64_t tag = line + 1;
     if (set[0] == tag) return 1;
     uint32_t way = 1;

@@ -4,6 +4,8 @@
  * not use (runner/common.h). Between two marks this plugin counts executed instructions by class,
  * multiply-accumulates by kind, bytes moved and misses of a simulated cache hierarchy, and writes one
  * line of JSON for each phase: "load" for everything before the first mark, "run" for each inference.
+ * With cache_from=N bytes and misses are counted from run N on; one run before the one that is read fills
+ * the caches, and the ones before it need not pay for the simulation.
  * With per_op=1 each reading of the clock in between closes a section too: the runtimes read the clock
  * around every operator when they profile, and qemu-user passes those readings through a system call.
  *
@@ -68,7 +70,9 @@ struct snapshot {
 
 static struct snapshot last;
 static void *out;
-static int per_op, inside, run_index, section;
+static int per_op, inside, section;
+static int run_index = -1; /* -1 until the first mark */
+static int cache_from;     /* the first run whose accesses go through the simulated caches */
 
 static void take(struct snapshot *s) {
     for (int i = 0; i < CLASS_COUNT; i++) s->counts[i] = counts[i];
@@ -127,6 +131,9 @@ static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint6
     (void)id, (void)vcpu, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
     if (number == MARKER && a1 == MARK_BEGIN) {
         if (a2 == 0) close_section("load", 0);
+        /* Streams seen earlier must not colour this inference: counts belong to it alone. */
+        for (int i = 0; i < LEVELS; i++)
+            for (int j = 0; j < STREAMS; j++) levels[i].streams[j] = (uint64_t)-16;
         take(&last);
         run_start = last;
         run_index = (int)a2;
@@ -148,6 +155,7 @@ static uint64_t last_line = (uint64_t)-1;
 
 static void on_memory(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *userdata) {
     (void)vcpu, (void)userdata;
+    if (run_index < cache_from) return;
     uint64_t size = 1ull << qemu_plugin_mem_size_shift(info);
     if (qemu_plugin_mem_is_store(info)) bytes_stored += size;
     else bytes_loaded += size;
@@ -200,6 +208,7 @@ static int set_up_cache(struct cache *c, const char *text) {
     c->ways = (uint32_t)ways;
     c->sets = (uint32_t)((uint64_t)kib * 1024 / ((uint64_t)ways << LINE_BITS));
     if (c->sets == 0) return -1;
+    c->mask = (c->sets & (c->sets - 1)) == 0 ? c->sets - 1 : 0;
     c->tags = calloc((size_t)c->sets * c->ways, sizeof *c->tags);
     return c->tags ? 0 : -1;
 }
@@ -213,6 +222,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, 
         else if (!strncmp(arg, "l1d=", 4)) wrong = set_up_cache(&levels[0], arg + 4);
         else if (!strncmp(arg, "l2=", 3)) wrong = set_up_cache(&levels[1], arg + 3);
         else if (!strncmp(arg, "l3=", 3)) wrong = set_up_cache(&levels[2], arg + 3);
+        else if (!strncmp(arg, "cache_from=", 11)) cache_from = (int)strtol(arg + 11, 0, 10);
         else if (!strncmp(arg, "per_op=", 7)) per_op = arg[7] == '1';
         else wrong = 1;
         if (wrong) return -1;

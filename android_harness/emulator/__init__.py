@@ -15,6 +15,9 @@ _FROM = {
     "EmulatedRun": ".execution",
     "Parity": ".parity",
     "check_parity": ".parity",
+    "gate_counts": ".gating",
+    "measure_on_emulator": ".measuring",
+    "write_counts_baseline": ".gating",
     "cpu_of": ".cpu",
     "payload": ".toolchain",
     "run": ".execution",
@@ -28,9 +31,12 @@ __all__ = [
     "Parity",
     "check_parity",
     "cpu_of",
+    "gate_counts",
+    "measure_on_emulator",
     "payload",
     "run",
     "setup",
+    "write_counts_baseline",
 ]
 
 if TYPE_CHECKING:
@@ -39,6 +45,9 @@ if TYPE_CHECKING:
     from .cpu import cpu_of as cpu_of
     from .execution import EmulatedRun as EmulatedRun
     from .execution import run as run
+    from .gating import gate_counts as gate_counts
+    from .gating import write_counts_baseline as write_counts_baseline
+    from .measuring import measure_on_emulator as measure_on_emulator
     from .parity import Parity as Parity
     from .parity import check_parity as check_parity
     from .toolchain import payload as payload

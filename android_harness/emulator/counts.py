@@ -35,7 +35,7 @@ class Counts:
 
     ``macs`` counts lanes that were multiplied and added, by kind of element; padding that a kernel
     computes and throws away is in it. ``misses`` holds ``l1d``, ``l2``, ``l3`` and, of each, the part that
-    belongs to a sequential stream (``l1d_stream``, ...).
+    belongs to a sequential stream (``l1d_stream``, ...). Bytes and misses of the load are not counted.
     """
 
     instructions: int

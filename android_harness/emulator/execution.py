@@ -189,7 +189,7 @@ class _Guest:
         return report
 
     def _plugin_argument(self, per_op: bool) -> str:
-        words = [str(self.toolchain.counter), "out=counts.jsonl"]
+        words = [str(self.toolchain.counter), "out=counts.jsonl", f"cache_from={WARMUP - 1}"]
         for level, size in (("l1d", self.cpu.l1d_kib), ("l2", self.cpu.l2_kib), ("l3", self.cpu.l3_kib)):
             if size:
                 words.append(f"{level}={size}:{_WAYS[level]}")
