@@ -40,7 +40,10 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     files: Annotated[list[Path], typer.Argument(help="Model files (.pte, .tflite, ...) or bundles.")],
-    on: Annotated[str, typer.Option("--on", help="Where: host.")] = "host",
+    on: Annotated[str, typer.Option("--on", help="Where: host or emulator.")] = "host",
+    profile: Annotated[
+        str | None, typer.Option("--profile", "--device", "-p", help="The device to emulate.")
+    ] = None,
     runtime: Annotated[
         str | None, typer.Option("--runtime", help="Instead of the one the suffix means.")
     ] = None,
@@ -77,9 +80,24 @@ def bench(
 ) -> int:
     """Measure how fast files run: latency, cold start, memory; with intervals and conditions."""
     reporter = Reporter("bench", as_json=as_json, quiet=quiet, verbose=verbose)
-    if on != "host":
-        raise InputError(f"--on {on} is not known: files can be measured on host.")
+    if on not in ("host", "emulator"):
+        raise InputError(f"--on {on} is not known: files can be measured on host and emulator.")
     check_stores(store, no_store)
+    if on == "emulator":
+        from .emulated import bench_emulated
+
+        return bench_emulated(
+            reporter,
+            files,
+            profile=profile,
+            formats=formats.split(",") if formats else (),
+            threads=numbers(num_threads, "--num-threads"),
+            inputs=inputs,
+            store=store,
+            no_store=no_store,
+            csv=csv,
+            markdown=markdown,
+        )
     from ..results.artifacts import find_artifacts
     from ..results.bench import bench as run_bench
     from ..results.records import subject_of

@@ -91,6 +91,13 @@ def gate(
             "--baseline", help="A run's id, a JSON file of edgeopt bench, or the older file or bundle."
         ),
     ],
+    on: Annotated[str, typer.Option("--on", help="Where: host or emulator (counts, no noise).")] = "host",
+    profile: Annotated[
+        str | None, typer.Option("--profile", "--device", "-p", help="The device to emulate.")
+    ] = None,
+    write_baseline: Annotated[
+        bool, typer.Option("--write-baseline", help="Emulator: write the counts to --baseline.")
+    ] = False,
     max_regression: Annotated[
         str, typer.Option("--max-regression", help="What may be lost, e.g. 5% or 0.05.")
     ] = "5%",
@@ -118,6 +125,23 @@ def gate(
     if not no_store:
         check_stores(store, no_store)
     limit = share(max_regression, "--max-regression")
+    if on not in ("host", "emulator"):
+        raise InputError(f"--on {on} is not known: files can be gated on host and emulator.")
+    if on == "emulator":
+        from .emulated import gate_emulated
+
+        return gate_emulated(
+            reporter,
+            files,
+            baseline=Path(baseline),
+            profile=profile,
+            max_regression=limit,
+            metrics=["instructions"] if metrics == "latency_ms" else metrics.split(","),
+            inputs=inputs,
+            write_baseline=write_baseline,
+            store=store,
+            no_store=no_store,
+        )
     from ..results.artifacts import find_artifacts
     from ..results.comparison import Effort
     from ..results.gate import gate as run_gate

@@ -42,3 +42,13 @@ def inputs_for(
         else:
             arrays.append(generator.integers(0, 2, shape).astype(row["dtype"]))
     return arrays
+
+
+def golden_inputs(folder: Path) -> list[np.ndarray] | None:
+    """The first golden sample of a bundle; None when the folder is not one."""
+    from ...bundle import MANIFEST, load_bundle
+
+    if not (folder / MANIFEST).is_file():
+        return None
+    inputs, _ = load_bundle(folder).golden()
+    return inputs[0] if inputs else None

@@ -1,0 +1,190 @@
+"""What ``edgeopt bench --on emulator`` and ``edgeopt gate --on emulator`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import GateError, InputError
+from .measuring import draw_table, emit, keep
+from .reporter import Reporter, print_error
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..results.artifacts import Artifact
+
+
+def bench_emulated(
+    reporter: Reporter,
+    files: Sequence[Path],
+    *,
+    profile: str | None,
+    formats: Sequence[str],
+    threads: Sequence[int],
+    inputs: Path | None,
+    store: str | None,
+    no_store: bool,
+    csv: bool,
+    markdown: bool,
+) -> int:
+    """Count every artefact on the emulated CPU of the profile, and print and keep what was found."""
+    from ..results.records import subject_of
+    from ..results.tables import markdown as as_markdown
+
+    measurements = count_files(
+        reporter, files, profile=profile, formats=formats, threads=threads, inputs=inputs
+    )
+    run_id = _keep(reporter, "bench", subject_of(files), measurements, store, no_store)
+    rows = [_row(group) for group in _by_artifact(measurements)]
+
+    def draw(console: Console) -> None:
+        draw_table(console, rows, list(rows[0]))
+        console.print(
+            "counted on emulated arm64 code; latency is an estimate with the band of its validation, never timed",
+            soft_wrap=True,
+        )
+
+    emit(
+        reporter,
+        {"run_id": run_id, "measurements": measurements},
+        draw,
+        csv=csv,
+        markdown=as_markdown(rows, list(rows[0])) if markdown else None,
+    )
+    return 0
+
+
+def gate_emulated(
+    reporter: Reporter,
+    files: Sequence[Path],
+    *,
+    baseline: Path,
+    profile: str | None,
+    max_regression: float,
+    metrics: Sequence[str],
+    inputs: Path | None,
+    write_baseline: bool,
+    store: str | None,
+    no_store: bool,
+) -> int:
+    """Compare counts with a committed baseline file; exit 3 when one grew by more than allowed."""
+    from ..android_harness.emulator import gate_counts, write_counts_baseline
+    from ..results.records import subject_of
+
+    measurements = count_files(reporter, files, profile=profile, inputs=inputs)
+    run_id = _keep(reporter, "gate", subject_of(files), measurements, store, no_store)
+    payload: dict[str, Any] = {"run_id": run_id, "measurements": measurements, "checks": []}
+    if write_baseline:
+        write_counts_baseline(baseline, measurements)
+        reporter.result(payload, lambda out: out.print(f"wrote {baseline}: commit it", soft_wrap=True))
+        return 0
+    checks, warnings = gate_counts(measurements, baseline, max_regression=max_regression, metrics=metrics)
+    for warning in warnings:
+        reporter.warn(warning)
+    failed = [check.sentence for check in checks if not check.ok]
+    payload["checks"] = [check.as_json() for check in checks]
+
+    def draw(console: Console) -> None:
+        for check in checks:
+            if check.ok:
+                console.print(check.sentence, markup=False, soft_wrap=True)
+
+    reporter.result(payload, draw, ok=not failed, errors=failed)
+    if failed and not reporter.as_json:
+        for sentence in failed:
+            print_error(sentence)
+    return GateError.exit_code if failed else 0
+
+
+def count_files(
+    reporter: Reporter,
+    files: Sequence[Path],
+    *,
+    profile: str | None,
+    formats: Sequence[str] = (),
+    threads: Sequence[int] = (1,),
+    inputs: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Measurements of every artefact behind ``files``.
+
+    Raises:
+        InputError: no profile given and none in a bundle's manifest.
+    """
+    from ..android_harness.emulator import measure_on_emulator
+    from ..android_harness.emulator.inputs import golden_inputs, inputs_for
+    from ..device_profiles import load_profile
+    from ..results.artifacts import find_artifacts
+
+    found: list[dict[str, Any]] = []
+    with reporter.progress() as progress:
+        for artifact in find_artifacts(files, formats):
+            device = load_profile(profile or _profile_of(artifact))
+            progress(f"counting {artifact.name} on the emulated {device.big_cluster.core}", None)
+            arrays = golden_inputs(artifact.bundle) if inputs is None and artifact.bundle else None
+            found += measure_on_emulator(
+                artifact.path,
+                arrays or inputs_for(artifact.path, inputs, device),
+                device,
+                name=artifact.name,
+                precision=artifact.precision,
+                threads=threads,
+            )
+    for sentence in dict.fromkeys(word for m in found for word in m["warnings"]):
+        reporter.warn(sentence)
+    return found
+
+
+def _profile_of(artifact: Artifact) -> str:
+    from ..bundle import MANIFEST, load_bundle
+
+    if artifact.bundle is not None and (artifact.bundle / MANIFEST).is_file():
+        return str(load_bundle(artifact.bundle).manifest.profile["name"])
+    raise InputError(f"{artifact.name} names no device: give --profile, e.g. --profile pixel7.")
+
+
+def _keep(
+    reporter: Reporter,
+    command: str,
+    subject: str,
+    measurements: Iterable[dict[str, Any]],
+    store: str | None,
+    no_store: bool,
+) -> str:
+    from ..results.records import Run
+    from ..results.store import record_from_json
+
+    run = Run(command, subject, tuple(record_from_json(m) for m in measurements))
+    keep(run, store, no_store, reporter)
+    return run.id
+
+
+def _by_artifact(measurements: Sequence[dict[str, Any]]) -> list[dict[tuple[str, int], dict[str, Any]]]:
+    groups: dict[tuple[str, str], dict[tuple[str, int], dict[str, Any]]] = {}
+    for m in measurements:
+        key = (m["artifact"], m["artifact_sha256"])
+        groups.setdefault(key, {})[m["metric"], m["threads"]] = m
+    return list(groups.values())
+
+
+def _row(group: dict[tuple[str, int], dict[str, Any]]) -> dict[str, str]:
+    instructions = group["instructions", 1]
+    mix = instructions["details"]["mix"]
+    row = {
+        "file": str(instructions["artifact"]),
+        "core": str(instructions["conditions"]["core"]),
+        "instructions": f"{instructions['value']:,}",
+        "MACs": f"{group['macs_executed', 1]['value']:,}",
+        "kernels": ", ".join(name for name in ("fp32_fma", "fp16_fma", "int8_widening", "dotprod", "i8mm", "sve")
+                             if mix[name] > 0.01 * instructions["value"]),
+        "bytes moved": f"{group['bytes_moved', 1]['value']:,}",
+    }  # fmt: skip
+    for level in ("l1d", "l2", "l3"):
+        if (f"{level}_misses", 1) in group:
+            row[f"{level.upper()} misses"] = f"{group[f'{level}_misses', 1]['value']:,}"
+    for (metric, threads), m in group.items():
+        if metric == "latency_ms":
+            low, high = m["ci95"]
+            row[f"estimate ms, {threads} thread(s)"] = f"{m['value']:.3g} ({low:.3g}–{high:.3g})"
+    return row
