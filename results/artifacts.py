@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..bundle import GOLDEN, MANIFEST, load_bundle
 from ..errors import InputError
 from ..runtimes import RUNTIME_OF_SUFFIX
 
@@ -16,7 +16,7 @@ _MEASURED_SUFFIXES = (".pte", ".tflite")
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file to measure. ``precision`` is None when its maker didn't tell; ``inputs`` is an .npz."""
+    """One file to measure. ``precision`` is None when its maker didn't tell; ``inputs`` are golden ones."""
 
     path: Path
     name: str
@@ -58,24 +58,20 @@ def _of_file(path: Path) -> Artifact:
 
 
 def _of_bundle(folder: Path) -> list[Artifact]:
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        try:
-            entries = json.loads(manifest.read_text())["artifacts"]
-            found = [
-                Artifact(
-                    folder / e["file"],
-                    e["file"],
-                    Path(e["file"]).suffix.lstrip("."),
-                    e.get("precision"),
-                    folder,
-                )
-                for e in entries
-            ]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{manifest} is not a bundle's manifest ({error}): export the bundle again."
-            ) from error
+    if (folder / MANIFEST).is_file():
+        bundle = load_bundle(folder)
+        golden = folder / GOLDEN
+        found = [
+            Artifact(
+                bundle.artifact_path(entry),
+                entry.file,
+                entry.format,
+                entry.precision,
+                folder,
+                golden if golden.is_file() else None,
+            )
+            for entry in bundle.artifacts
+        ]
     else:
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _MEASURED_SUFFIXES)
         found = [Artifact(p, p.name, p.suffix.lower().lstrip("."), None, folder) for p in files]

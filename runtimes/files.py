@@ -68,7 +68,8 @@ def _check_identifier(path: Path, head: bytes, size: int, magic: bytes, kind: st
         raise InputError(f"{path} is only {size} bytes long and can't be {kind}: export or copy it again.")
     found = head[4:8]
     if found != magic:
-        same_family = found[:2] == magic[:2] and found[2:].isdigit()
+        letters = magic.rstrip(b"0123456789")
+        same_family = found.startswith(letters) and found[len(letters) :].isdigit()
         if same_family and found > magic:
             raise InputError(
                 f"{path} has format {found.decode()}, newer than the {magic.decode()} this runtime reads: "

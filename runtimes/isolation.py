@@ -128,15 +128,24 @@ def run_job(
                 f"{runtime} did not finish {what.name} within {timeout_s:g} s and was stopped: "
                 "allow more time or check the file on a machine of its own."
             ) from None
+        except KeyboardInterrupt:
+            code = _end(child, signal.SIGINT)
+            # A measuring worker answers an interrupt with what it has so far; any other just ends.
+            if not result_file.is_file() or "error" in json.loads(result_file.read_text()):
+                raise
         except BaseException:
-            child.terminate()
-            try:
-                child.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            _end(child, signal.SIGTERM)
             raise
     return read_result(result_file, code, log, what, runtime)
+
+
+def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> int:
+    child.send_signal(number)
+    try:
+        return child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
 
 
 def read_result(result_file: Path, code: int, log: Path, what: Path, runtime: str) -> dict[str, Any]:

@@ -1,0 +1,27 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def runnable(request: pytest.FixtureRequest) -> Path:
+    """A folder with small .pte, .tflite and .pt2 files (tests/models/make_runnable.py), made once a version."""
+    script = Path(__file__).parent / "models" / "make_runnable.py"
+    versions = [metadata.version(package) for package in ("torch", "executorch", "litert-torch")]
+    key = hashlib.sha256(script.read_bytes() + "".join(versions).encode()).hexdigest()[:12]
+    folder = Path(request.config.cache.mkdir("edgeopt-runnable")) / key
+    if not (folder / "expected.npz").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, str(script), str(folder)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    return folder
