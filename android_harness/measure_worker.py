@@ -59,28 +59,11 @@ class Bench:
             num_threads=job["num_threads"],
             use_xnnpack=job["use_xnnpack"],
         )
-        self.inputs = self._inputs(job)
+        self.inputs = inputs_of(self.model, job)
         self.first_ms = self.once()
         self.model.fetch()
         gc.collect()
         gc.disable()
-
-    def _inputs(self, job: dict[str, Any]) -> list[np.ndarray]:
-        specs = self.model.inputs
-        if not job.get("inputs"):
-            return fit_inputs(self.model.path, specs, example_inputs(specs))
-        with np.load(job["inputs"], allow_pickle=False) as archive:
-            golden = [key for key in archive.files if key.startswith("0/input/")]
-            names = [spec.name for spec in specs]
-            keys = golden or (names if all(name in archive for name in names) else archive.files)
-            given = [archive[key] for key in keys[: len(names)]]
-        try:
-            return fit_inputs(self.model.path, specs, given)
-        except InputError:
-            # A bundle's golden inputs are the source model's; a file may have another layout or type.
-            if not golden:
-                raise
-            return fit_inputs(self.model.path, specs, example_inputs(specs))
 
     def once(self) -> float:
         """One inference, in ms."""
@@ -96,6 +79,25 @@ class Bench:
         while len(times) < least or (len(times) < most and time.perf_counter() < end):
             times.append(self.once())
         return times
+
+
+def inputs_of(model: LoadedModel, job: dict[str, Any]) -> list[np.ndarray]:
+    """The inputs a job names, else examples; checked against the file."""
+    specs = model.inputs
+    if not job.get("inputs"):
+        return fit_inputs(model.path, specs, example_inputs(specs))
+    with np.load(job["inputs"], allow_pickle=False) as archive:
+        golden = [key for key in archive.files if key.startswith("0/input/")]
+        names = [spec.name for spec in specs]
+        keys = golden or (names if all(name in archive for name in names) else archive.files)
+        given = [archive[key] for key in keys[: len(names)]]
+    try:
+        return fit_inputs(model.path, specs, given)
+    except InputError:
+        # A bundle's golden inputs are the source model's; a file may have another layout or type.
+        if not golden:
+            raise
+        return fit_inputs(model.path, specs, example_inputs(specs))
 
 
 def example_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> list[np.ndarray]:

@@ -66,6 +66,9 @@ def bench(
     rate: Annotated[
         float | None, typer.Option("--rate", help="Inferences a second, as a camera would ask for them.")
     ] = None,
+    profile_ops: Annotated[
+        bool, typer.Option("--profile-ops", "--profile_ops", help="Time each op, in a run of its own.")
+    ] = False,
     inputs: Inputs = None,
     formats: Annotated[
         str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")
@@ -117,7 +120,14 @@ def bench(
     )
     threads = numbers(num_threads, "--num-threads")
     with reporter.progress() as progress:
-        result = run_bench(artifacts, options, threads=threads, subject=subject_of(files), progress=progress)
+        result = run_bench(
+            artifacts,
+            options,
+            threads=threads,
+            profile=profile_ops,
+            subject=subject_of(files),
+            progress=progress,
+        )
     measurements = [record.as_json() for record in result.run.records]
     _warn(reporter, measurements)
     errors = [str(failure) for failure in result.failures]
@@ -125,6 +135,8 @@ def bench(
         reporter.warn("interrupted: these are the measurements made so far, the last one marked partial")
     keep(result.run, store, no_store, reporter)
     payload: dict[str, Any] = {"run_id": result.run.id, "measurements": measurements}
+    if profile_ops:
+        payload["profiles_of_ops"] = list(result.profiles)
     _print(reporter, payload, csv, markdown, errors)
     if result.interrupted:
         return 130
@@ -145,6 +157,8 @@ def _print(reporter: Reporter, payload: dict[str, Any], csv: bool, markdown: boo
 
     def draw(console: Console) -> None:
         draw_table(console, rows, columns_of(rows), heading, spare=("p90", "load", "size", "first"))
+        for profile in payload.get("profiles_of_ops", ()):
+            _draw_ops(console, profile)
 
     emit(
         reporter,
@@ -159,3 +173,17 @@ def _print(reporter: Reporter, payload: dict[str, Any], csv: bool, markdown: boo
 
         for message in errors:
             print_error(message)
+
+
+def _draw_ops(console: Console, profile: dict[str, Any]) -> None:
+    from ..results.tables import columns_of, op_rows
+
+    ops = profile["ops"]
+    outside = [op for op in ops if not op["delegated"]]
+    moving = [op for op in ops if op["layout"]]
+    console.print(f"\n{profile['artifact']}, {profile['threads']} thread(s): {len(ops)} ops", markup=False)
+    rows = op_rows(ops)
+    draw_table(console, rows, [c for c in columns_of(rows) if c in rows[0]])
+    for what, some in (("run outside a delegate", outside), ("only move data", moving)):
+        if some:
+            console.print(f"{len(some)} ops {what}: {sum(op['share'] for op in some):.1%} of the time")

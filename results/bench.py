@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..android_harness.measure import MeasureOptions, Progress, measure, silent
+from ..android_harness.op_profile import profile_ops
 from ..errors import EdgeoptError, InputError
 from .artifacts import Artifact
 from .records import Record, Run, records_of
@@ -18,6 +20,7 @@ class BenchResult:
     run: Run
     failures: tuple[EdgeoptError, ...]
     interrupted: bool
+    profiles: tuple[dict[str, Any], ...] = ()
 
 
 def bench(
@@ -25,10 +28,13 @@ def bench(
     options: MeasureOptions,
     *,
     threads: Sequence[int] = (1,),
+    profile: bool = False,
     subject: str = "",
     progress: Progress = silent,
 ) -> BenchResult:
     """Measure every artefact with every number of threads on this machine.
+
+    With ``profile`` each file's op times are taken too, in a run of their own.
 
     A file that fails doesn't keep the others from being measured; when all fail, the first failure is raised.
 
@@ -38,6 +44,7 @@ def bench(
     """
     records: list[Record] = []
     failures: list[EdgeoptError] = []
+    profiles: list[dict[str, Any]] = []
     interrupted = False
     for artifact in artifacts:
         for count in threads:
@@ -52,13 +59,20 @@ def bench(
                 break
             records += _without_known_sizes(records_of(artifact, measurement), records)
             interrupted = measurement.partial
+            if profile and not interrupted:
+                progress(f"{artifact.name} · {count} thread(s) · ops", None)
+                try:
+                    ops = [op.as_json() for op in profile_ops(artifact.path, chosen)]
+                    profiles.append({"artifact": artifact.name, "threads": count, "ops": ops})
+                except EdgeoptError as error:
+                    failures.append(error)
         if interrupted:
             break
     if not records:
         if interrupted:
             raise KeyboardInterrupt
         raise failures[0] if failures else InputError("there is nothing to measure.")
-    return BenchResult(Run("bench", subject, tuple(records)), tuple(failures), interrupted)
+    return BenchResult(Run("bench", subject, tuple(records)), tuple(failures), interrupted, tuple(profiles))
 
 
 def _without_known_sizes(new: list[Record], known: list[Record]) -> list[Record]:

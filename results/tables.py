@@ -61,7 +61,7 @@ def columns_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """The columns worth showing: those that say something, and that don't say the same in every row."""
     order = dict.fromkeys([*_HEADINGS, *(key for row in rows for key in row)])
     shown = [c for c in order if any(row.get(c) for row in rows)]
-    return [c for c in shown if c != "target" or len({row["target"] for row in rows}) > 1]
+    return [c for c in shown if c != "target" or len({row[c] for row in rows}) > 1]
 
 
 def heading(column: str) -> str:
@@ -167,4 +167,20 @@ def check_rows(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "verdict": "ok" if c["ok"] else "worse",
         }
         for c in checks
+    ]
+
+
+def op_rows(ops: Sequence[Mapping[str, Any]], most: int = 10) -> list[dict[str, str]]:
+    """The most expensive ops of a profile; those not delegated, and those moving data, are marked."""
+    ranked = sorted(ops, key=lambda op: -op["ms"])[:most]
+    return [
+        {
+            "op": op["name"],
+            "ms": significant(op["ms"]),
+            "share": f"{op['share']:.1%}",
+            "where": "delegate" if op["delegated"] else "NOT DELEGATED",
+            "note": "moves data only" if op["layout"] else "",
+            "source": op.get("source") or "",
+        }
+        for op in ranked
     ]
