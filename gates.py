@@ -98,7 +98,7 @@ def artifact_warnings(item: Produced) -> list[str]:
     elements = sum(report.get("weights", {}).values())
     if (
         precision == "fp16"
-        and elements > 100_000
+        and elements > 10_000
         and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements
     ):
         warnings.append(

@@ -76,11 +76,11 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
     manifest = bundle.manifest
     metric = manifest.evaluation
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("file", "precision", "size", "SNR", "top-1 agrees", "delegated", "int8 weights"):
-        table.add_column(column, justify="left" if column in ("file", "precision") else "right")
-    if metric is not None:
-        table.add_column(metric.metric, justify="right")
-    table.add_column("")
+    table.add_column("file", overflow="fold")
+    table.add_column("precision", no_wrap=True)
+    for column in ("size", "SNR", "top-1", "delegated", "int8", *([metric.metric] if metric else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for artifact in manifest.artifacts:
         table.add_row(*_cells(artifact, with_metric=metric is not None))
     console.print(table)

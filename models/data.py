@@ -148,7 +148,7 @@ def split_rows(array: torch.Tensor, source: SourceModel, index: int, where: str)
         return list(array)
     rows = example.shape[0] if example.ndim else 1
     if array.ndim == example.ndim and array.ndim and array.shape[1:] == example.shape[1:]:
-        return list(array[: len(array) // rows * rows].split(rows))
+        return list(array[: len(array) // rows * rows].split(rows)) if len(array) >= rows else []
     info = source.inputs[index]
     raise InputError(
         f"{where}: input {info.name!r} must stack samples of shape {list(info.shape)}, "

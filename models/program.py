@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def capture(source: SourceModel) -> Capture:
         return Capture(_capture_script(source), source)
     dynamic_shapes = _dynamic_shapes(source)
     try:
-        with torch.no_grad(), size_agnostic_kernels(bool(dynamic_shapes)):
+        # When it fails, torch.export prints the graph it had so far.
+        with torch.no_grad(), size_agnostic_kernels(bool(dynamic_shapes)), redirect_stderr(io.StringIO()):
             program = torch.export.export(
                 source.module, source.example, dynamic_shapes=dynamic_shapes, strict=False
             )
@@ -169,7 +171,8 @@ def _explain(error: Exception) -> Finding:
     if place is None and "(" in brief(error):
         found = re.search(r"\((\S+\.py:\d+)\)$", brief(error))
         place = found[1] if found else None
+    said = brief(error).removesuffix(f" ({place})")
     for pattern, message, suggestion in _CAUSES:
         if re.search(pattern, text):
-            return Finding("error", f"{message}: {brief(error)}", source=place, suggestion=suggestion)
-    return Finding("error", f"torch.export can't capture the model: {brief(error)}", source=place)
+            return Finding("error", message, source=place, suggestion=suggestion)
+    return Finding("error", f"torch.export can't capture the model: {said}", source=place)

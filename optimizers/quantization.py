@@ -61,7 +61,7 @@ def check_half_range(program: ExportedProgram) -> None:
     for name, tensor in program.state_dict.items():
         if tensor.is_floating_point() and tensor.numel():
             finite = tensor[torch.isfinite(tensor)]
-            largest = float(finite.abs().max()) if finite.numel() else 0.0
+            largest = float(finite.detach().abs().max()) if finite.numel() else 0.0
             if largest > _HALF_MAX:
                 raise InputError(
                     f"weight {name.removeprefix('model.')!r} reaches {largest:.3g}, beyond float16's 65,504: "

@@ -1,0 +1,116 @@
+"""Small models that the tests export: what a user's own package would look like."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+
+
+class TinyNet(nn.Module):
+    """Two convolutions with batch norm and a classifier; 10 logits and a scalar in a nested output."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2),
+            nn.BatchNorm2d(16),
+            nn.ReLU6(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.body(image)
+        return {"logits": self.head(features), "norm": features.norm(dim=1)}
+
+
+def _randomise(model: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
+    return model.eval()
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return _randomise(TinyNet())
+
+
+def example_inputs() -> torch.Tensor:
+    return torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def calibration() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randn(1, 3, 16, 16, generator=generator) for _ in range(8)]
+
+
+def evaluate(predict) -> dict[str, float]:
+    """A metric that falls as soon as the outputs differ: agreement of the logits' signs with the source."""
+    data = torch.cat(calibration())
+    with torch.no_grad():
+        wanted = net()(data)["logits"].argmax(1).numpy()
+    found = predict(data.numpy())["logits"].argmax(1)
+    return {"accuracy": float((found == wanted).mean()), "samples": len(wanted)}
+
+
+def always_worse(predict) -> float:
+    """A metric that is 1 in the process the tests run in and 0 in any other, where files are checked."""
+    return 1.0 if os.getpid() == _MAIN else 0.0
+
+
+_MAIN = os.getpid()
+
+
+def training() -> nn.Module:
+    return net().train()
+
+
+def nan_weights() -> nn.Module:
+    model = net()
+    with torch.no_grad():
+        model.head.weight[0, 0] = float("nan")
+    return model
+
+
+def huge_weight() -> nn.Module:
+    model = net()
+    with torch.no_grad():
+        model.head.weight[0, 0] = 1e6
+    return model
+
+
+def not_a_module() -> int:
+    return 42
+
+
+def factory(classes: int) -> nn.Module:
+    return _randomise(TinyNet(classes))
+
+
+def breaks() -> nn.Module:
+    raise RuntimeError("no weights here")
+
+
+class Branching(nn.Module):
+    """Control flow that depends on the data."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.sum() > 0:
+            return image + 1
+        return image - 1
+
+
+def branching() -> nn.Module:
+    return Branching().eval()
+
+
+NUMBER = 3

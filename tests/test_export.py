@@ -1,0 +1,275 @@
+"""edgeopt export end to end: one small model, both formats, every precision; and what can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import edgeopt
+from edgeopt.bundle import load_bundle
+from edgeopt.cli import main
+from edgeopt.errors import GateError, InputError
+from edgeopt.runtimes import open_model
+
+HERE = Path(__file__).parent
+MODEL = f"{HERE / 'sample_models.py'}"
+PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8-static")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TinyNet in both formats and all four precisions, with a metric."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny net"
+    edgeopt.export(
+        f"{MODEL}:net",
+        profile="pixel7",
+        precision=",".join(PRECISIONS),
+        evaluate=f"{MODEL}:evaluate",
+        max_accuracy_drop=0.2,
+        output=folder,
+    )
+    return folder
+
+
+@pytest.fixture
+def copied(bundle: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return shutil.copytree(bundle, tmp_path / "copy")
+
+
+def test_every_precision_in_both_formats_is_verified(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    assert loaded.passed
+    made = {(a.format, a.precision) for a in loaded.artifacts}
+    assert made == {(f, p) for f in ("pte", "tflite") for p in PRECISIONS}
+    assert {a.file for a in loaded.artifacts} >= {"model.pte", "model.tflite", "model.int8-static.tflite"}
+    for artifact in loaded.artifacts:
+        assert artifact.status == "verified"
+        assert [p["output"] for p in artifact.parity] == ["logits", "norm"]
+        assert artifact.metric is not None and artifact.metric >= 0.8
+
+
+def test_static_int8_is_the_same_numbers_in_both_formats(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    inputs, _ = loaded.golden()
+    logits = []
+    for artifact in loaded.artifacts:
+        if artifact.precision == "int8-static":
+            model = open_model(loaded.artifact_path(artifact))
+            names = [spec.name for spec in model.outputs]
+            index = names.index("logits") if "logits" in names else 0
+            logits.append([model.run(sample)[index] for sample in inputs])
+    np.testing.assert_array_equal(logits[0], logits[1])
+
+
+def test_int8_really_is_int8(bundle: Path) -> None:
+    for artifact in load_bundle(bundle).artifacts:
+        ratio = artifact.contents["quantized_weights_ratio"]
+        if artifact.precision == "int8-static":
+            assert ratio == pytest.approx(1.0)
+            assert artifact.contents["quantized_macs_ratio"] == pytest.approx(1.0)
+        elif artifact.precision in ("fp32", "fp16"):
+            assert ratio == 0.0
+        assert artifact.contents["macs"] == pytest.approx(55_296 + 56_448 + 160, rel=0.01)
+
+
+def test_inputs_and_outputs_keep_their_names_and_dtypes(bundle: Path) -> None:
+    manifest = load_bundle(bundle).manifest
+    assert [(t.name, t.shape, t.dtype, t.layout) for t in manifest.inputs] == [
+        ("image", [1, 3, 16, 16], "float32", "NCHW")
+    ]
+    for artifact in manifest.artifacts:
+        assert [t.dtype for t in artifact.inputs] == ["float32"]
+        if artifact.format == "tflite":
+            assert sorted(t.name for t in artifact.outputs) == ["logits", "norm"]
+
+
+def test_verify_says_ok(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(bundle), "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["ok"] and len(out["checks"]) == 1 + 8
+    assert {m["grade"] for m in out["measurements"]} == {"measured"}
+
+
+def test_verify_finds_a_changed_file(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray((copied / "model.pte").read_bytes())
+    data[-100] ^= 0xFF
+    (copied / "model.pte").write_bytes(bytes(data))
+    assert main(["verify", str(copied), "-q"]) == 3
+    assert "model.pte is not the file that was exported" in capsys.readouterr().err
+
+
+def test_verify_finds_a_missing_file(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copied / "model.tflite").unlink()
+    assert main(["verify", str(copied), "-q"]) == 3
+    assert "model.tflite is missing" in capsys.readouterr().err
+
+
+def test_verify_refuses_a_broken_manifest(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (copied / "manifest.json").read_text()
+    (copied / "manifest.json").write_text(text[: len(text) // 2])
+    assert main(["verify", str(copied)]) == 2
+    assert "not valid JSON" in capsys.readouterr().err
+
+
+def test_verify_says_when_the_runtime_differs(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["versions"]["executorch"] = "0.0.1"
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["verify", str(copied)]) == 0
+    assert "made with executorch 0.0.1, checked with" in capsys.readouterr().err
+
+
+def test_inspect_lists_what_runs_where(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(bundle / "model.pte")]) == 0
+    text = capsys.readouterr().out
+    assert "Conv2d" in text and "XNNPACK" in text and "input_0: float32[1, 3, 16, 16]" in text
+    assert main(["inspect", str(bundle), "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert len(files) == 8 and all(entry["delegated_macs_ratio"] == 1.0 for entry in files)
+
+
+def test_auto_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", f"{MODEL}:net", "--profile", "pixel7", "-o", str(tmp_path / "b"), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert {a["precision"] for a in plan["artifacts"]} == {"int8-static"}
+    assert any("dotprod" in reason for reason in plan["choice"])
+    assert not (tmp_path / "b").exists()
+    main(["export", f"{MODEL}:net", "--profile", "raspberry_pi_4", "-o", str(tmp_path / "b"), "--dry-run", "--json"])
+    plan = json.loads(capsys.readouterr().out)
+    assert {a["precision"] for a in plan["artifacts"]} == {"fp32"}
+
+
+def test_a_failed_accuracy_gate_exits_3_and_marks_the_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "b"
+    code = main(
+        ["export", f"{MODEL}:net", "--profile", "pixel7", "--format", "tflite", "--precision", "fp32", "-o", str(out),
+         "--eval", f"{MODEL}:always_worse", "--max-accuracy-drop", "1%", "-q"]
+    )  # fmt: skip
+    assert code == 3
+    assert "accuracy fell from 1.0000 to 0.0000" in capsys.readouterr().err
+    assert load_bundle(out).manifest.status == "failed"
+    assert main(["verify", str(out), "-q"]) == 3
+
+
+def test_a_failed_parity_gate_names_the_output(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="output 'logits': SNR .* is below the 150 dB") as caught:
+        edgeopt.export(
+            f"{MODEL}:net", profile="pixel7", formats=("tflite",), precision="fp32", min_snr_db=150.0,
+            output=tmp_path / "b",
+        )  # fmt: skip
+    assert caught.value.bundle.manifest.status == "failed"
+
+
+def test_a_module_and_a_recipe_file(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        'name = "mine"\n[[passes]]\npass = "fold_batch_norm"\n[[passes]]\npass = "quantize_static"\n'
+        "per_channel = false\nsamples = 4\n"
+    )
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).eval()
+    samples = [torch.randn(1, 8) for _ in range(6)]
+    made = edgeopt.export(
+        model, profile="raspberry_pi_5", formats=("pte",), recipe=str(recipe), calibration=samples,
+        example_inputs=samples[0], output=tmp_path / "b", min_snr_db=6.0,
+    )  # fmt: skip
+    assert made.manifest.recipes[0]["passes"][1] == {"pass": "quantize_static", "per_channel": False, "samples": 4}
+    assert made.artifacts[0].precision == "int8-static"
+    assert "from 4 samples" in " ".join(made.artifacts[0].changes)
+
+
+@pytest.mark.parametrize("kind", ["pt2", "torchscript", "weights"])
+def test_models_from_files(kind: str, tmp_path: Path) -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("sample_models", HERE / "sample_models.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    net, image = module.net(), module.example_inputs()
+    options = {"profile": "pixel7", "formats": ("tflite",), "precision": "fp32", "output": tmp_path / "b"}
+    if kind == "pt2":
+        torch.export.save(torch.export.export(net, (image,)), tmp_path / "net.pt2")
+        made = edgeopt.export(str(tmp_path / "net.pt2"), **options)
+    elif kind == "torchscript":
+        torch.jit.trace(net, image, strict=False).save(tmp_path / "net.pt")
+        made = edgeopt.export(str(tmp_path / "net.pt"), example_inputs=image, **options)
+    else:
+        torch.save(net.state_dict(), tmp_path / "net.pt")
+        made = edgeopt.export(
+            f"{MODEL}:factory", model_args={"classes": 10}, weights=tmp_path / "net.pt", **options
+        )
+        with pytest.raises(InputError, match="doesn't fit the model"):
+            options["output"] = tmp_path / "c"
+            edgeopt.export(f"{MODEL}:factory", model_args={"classes": 7}, weights=tmp_path / "net.pt", **options)
+    assert made.passed
+    assert min(p["snr_db"] for p in made.artifacts[0].parity) > 100
+
+
+def test_dynamic_batch_runs_at_every_size(tmp_path: Path) -> None:
+    made = edgeopt.export(
+        f"{MODEL}:net", profile="pixel7", formats=("pte",), precision="fp32", dynamic_batch=True,
+        output=tmp_path / "b",
+    )  # fmt: skip
+    assert made.manifest.inputs[0].shape == ["batch", 3, 16, 16]
+    model = open_model(made.path / "model.pte")
+    for size in (1, 3, 16):
+        outputs = model.run([np.zeros((size, 3, 16, 16), np.float32)])
+        assert outputs[0].shape == (size, 10)
+
+
+def _start(out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "edgeopt", "export", f"{MODEL}:net", "--profile", "pixel7", "-o", str(out)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("after", ["capturing", "converting", "lowering to LiteRT", "checking", "writing the bundle"])
+def test_killed_at_any_stage_nothing_looks_whole(after: str, tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    process = _start(out)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if after in line.decode():
+            break
+    process.kill()
+    process.wait()
+    whole = [p for p in tmp_path.iterdir() if main(["verify", str(p), "-q"]) == 0]
+    assert whole == []
+    children = subprocess.run(["pgrep", "-f", str(out)], capture_output=True, text=True, check=False)
+    deadline = time.monotonic() + 10
+    while children.stdout.strip() and time.monotonic() < deadline:
+        time.sleep(0.2)
+        children = subprocess.run(["pgrep", "-f", str(out)], capture_output=True, text=True, check=False)
+    assert not children.stdout.strip(), "a worker outlived its parent"
+
+
+def test_ctrl_c_cleans_up_and_the_next_export_sweeps(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    process = _start(out)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if b"converting" in line:
+            break
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert list(tmp_path.iterdir()) == []
+    # What a kill leaves behind, the next export of the same bundle removes.
+    left = tmp_path / ".b.999999-abcd.partial"
+    left.mkdir()
+    edgeopt.export(f"{MODEL}:net", profile="pixel7", formats=("tflite",), precision="fp32", output=out)
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
