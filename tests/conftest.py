@@ -25,3 +25,22 @@ def runnable(request: pytest.FixtureRequest) -> Path:
         )
         assert done.returncode == 0, done.stderr[-2000:]
     return folder
+
+
+@pytest.fixture(scope="session")
+def emulated_models(request: pytest.FixtureRequest) -> Path:
+    """The folder that tests/models/make_emulated.py fills, and the emulator set up to run it."""
+    from edgeopt.android_harness.emulator import setup
+
+    setup()
+    script = Path(__file__).parent / "models" / "make_emulated.py"
+    versions = [metadata.version(package) for package in ("torch", "executorch", "litert-torch")]
+    key = hashlib.sha256(script.read_bytes() + "".join(versions).encode()).hexdigest()[:12]
+    folder = Path(request.config.cache.mkdir("edgeopt-emulated")) / key
+    if not (folder / "golden.npz").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, str(script), str(folder)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    return folder

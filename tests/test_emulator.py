@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
-import sys
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeopt.android_harness.emulator import Cpu, check_parity, cpu_of, measure_on_emulator, run, setup
+from edgeopt.android_harness.emulator import Cpu, check_parity, cpu_of, measure_on_emulator, run
 from edgeopt.android_harness.emulator.cpu import CHECKED_FEATURES
 from edgeopt.android_harness.emulator.execution import describe
 from edgeopt.device_profiles import DeviceProfile, load_profile
@@ -33,28 +29,6 @@ FILES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def board() -> None:
-    """The toolchain, set up once (needs a package mirror the first time)."""
-    setup()
-
-
-@pytest.fixture(scope="session")
-def models(request: pytest.FixtureRequest) -> Path:
-    """The folder that tests/models/make_emulated.py fills, made once a version."""
-    script = Path(__file__).parent / "models" / "make_emulated.py"
-    versions = [metadata.version(package) for package in ("torch", "executorch", "litert-torch")]
-    key = hashlib.sha256(script.read_bytes() + "".join(versions).encode()).hexdigest()[:12]
-    folder = Path(request.config.cache.mkdir("edgeopt-emulated")) / key
-    if not (folder / "golden.npz").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [sys.executable, str(script), str(folder)], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-    return folder
-
-
 def golden_input(models: Path, file: str) -> np.ndarray:
     name = Path(file).stem.split("_")[0]
     array: np.ndarray = np.load(models / "golden.npz")[f"{name}/input"]
@@ -69,18 +43,21 @@ def golden_output(models: Path, file: str) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def host_outputs(models: Path) -> dict[str, np.ndarray]:
-    return {file: run_isolated(models / file, [[golden_input(models, file)]])[0][0] for file in FILES}
+def host_outputs(emulated_models: Path) -> dict[str, np.ndarray]:
+    return {
+        file: run_isolated(emulated_models / file, [[golden_input(emulated_models, file)]])[0][0]
+        for file in FILES
+    }
 
 
 @pytest.mark.parametrize("cpu", [A53, A76, X3], ids=lambda cpu: cpu.core)
 @pytest.mark.parametrize("file", FILES)
 def test_parity_three_ways(
-    board: None, models: Path, host_outputs: dict[str, np.ndarray], file: str, cpu: Cpu
+    emulated_models: Path, host_outputs: dict[str, np.ndarray], file: str, cpu: Cpu
 ) -> None:
-    done = run(models / file, [golden_input(models, file)], cpu, count=False)
+    done = run(emulated_models / file, [golden_input(emulated_models, file)], cpu, count=False)
     assert done.feature_problems == ()
-    parity = check_parity(done.outputs, [host_outputs[file]], [golden_output(models, file)])
+    parity = check_parity(done.outputs, [host_outputs[file]], [golden_output(emulated_models, file)])
     assert parity.with_host is not None and parity.with_reference is not None
     assert parity.ok, parity.words
     if "int8" in file:  # integer arithmetic has one right answer
@@ -89,18 +66,30 @@ def test_parity_three_ways(
 
 
 @pytest.mark.parametrize("cluster", [0, 1, 2])
-def test_every_cluster_of_a_phone_runs_with_its_own_features(board: None, models: Path, cluster: int) -> None:
+def test_every_cluster_of_a_phone_runs_with_its_own_features(emulated_models: Path, cluster: int) -> None:
     profile = load_profile("pixel7")
-    done = run(models / "cnn_int8.pte", [golden_input(models, "cnn")], profile, count=False, cluster=cluster)
+    done = run(
+        emulated_models / "cnn_int8.pte",
+        [golden_input(emulated_models, "cnn")],
+        profile,
+        count=False,
+        cluster=cluster,
+    )
     assert done.feature_problems == ()
     assert set(done.cpu_features) & set(CHECKED_FEATURES) == set(profile.cpu.clusters[cluster].isa) - {"neon"}
 
 
-def test_the_kernels_believe_in_the_profiles_core(board: None, models: Path) -> None:
+def test_the_kernels_believe_in_the_profiles_core(emulated_models: Path) -> None:
     # cpuinfo's own numbers for A53, A76 and X3 (cpuinfo.h, enum cpuinfo_uarch).
     for cpu, uarch in ((A53, 0x300353), (A76, 0x300376), (X3, 0x300503)):
         assert (
-            int(run(models / "cnn.pte", [golden_input(models, "cnn")], cpu, count=False).uarch or "0", 16)
+            int(
+                run(
+                    emulated_models / "cnn.pte", [golden_input(emulated_models, "cnn")], cpu, count=False
+                ).uarch
+                or "0",
+                16,
+            )
             == uarch
         )
 
@@ -120,9 +109,9 @@ def test_the_kernels_believe_in_the_profiles_core(board: None, models: Path) -> 
     ],
 )
 def test_the_mix_proves_which_kernels_ran(
-    board: None, models: Path, file: str, cpu: Cpu, runs: str, absent: tuple[str, ...]
+    emulated_models: Path, file: str, cpu: Cpu, runs: str, absent: tuple[str, ...]
 ) -> None:
-    counts = run(models / file, [golden_input(models, file)], cpu).counts
+    counts = run(emulated_models / file, [golden_input(emulated_models, file)], cpu).counts
     assert counts is not None
     mix = counts.mix()
     assert mix[runs] > 10_000
@@ -134,30 +123,30 @@ def test_the_mix_proves_which_kernels_ran(
 @pytest.mark.parametrize(
     "file", ["cnn.pte", "cnn_int8.pte", "cnn.tflite", "cnn_dynamic.tflite", "encoder.pte"]
 )
-def test_five_runs_count_the_same(board: None, models: Path, file: str) -> None:
-    seen = [run(models / file, [golden_input(models, file)], A76).counts for _ in range(5)]
+def test_five_runs_count_the_same(emulated_models: Path, file: str) -> None:
+    seen = [run(emulated_models / file, [golden_input(emulated_models, file)], A76).counts for _ in range(5)]
     assert all(counts is not None and counts.classes == seen[0].classes for counts in seen)  # type: ignore[union-attr]
     misses = [counts.misses["l1d"] for counts in seen if counts is not None]
     assert max(misses) <= 1.01 * min(misses)
 
 
 @pytest.mark.parametrize("cpu", [A53, A76], ids=lambda cpu: cpu.core)
-def test_executed_multiply_accumulates_equal_the_formula(board: None, models: Path, cpu: Cpu) -> None:
-    counts = run(models / "exact.pte", [golden_input(models, "exact")], cpu).counts
+def test_executed_multiply_accumulates_equal_the_formula(emulated_models: Path, cpu: Cpu) -> None:
+    counts = run(emulated_models / "exact.pte", [golden_input(emulated_models, "exact")], cpu).counts
     assert counts is not None
     assert counts.macs == {"fp32": 24 * 24 * 16 * 32, "fp16": 0, "int8": 0, "int16": 0}
     assert 4 * counts.classes["fp32_fma"] == 24 * 24 * 16 * 32
 
 
-def test_load_is_kept_apart_from_the_inference(board: None, models: Path) -> None:
-    done = run(models / "cnn.pte", [golden_input(models, "cnn")], A76)
+def test_load_is_kept_apart_from_the_inference(emulated_models: Path) -> None:
+    done = run(emulated_models / "cnn.pte", [golden_input(emulated_models, "cnn")], A76)
     assert done.load_counts is not None and done.counts is not None
     assert done.load_counts.instructions > 1_000_000  # loading, linking and relocation
     assert done.load_counts.macs["fp32"] == 0
 
 
-def test_sections_follow_the_profilers_events(board: None, models: Path) -> None:
-    done = run(models / "cnn.pte", [golden_input(models, "cnn")], A76, per_op=True)
+def test_sections_follow_the_profilers_events(emulated_models: Path) -> None:
+    done = run(emulated_models / "cnn.pte", [golden_input(emulated_models, "cnn")], A76, per_op=True)
     assert done.counts is not None
     assert sum(section.instructions for section in done.sections) == done.counts.instructions
     heavy = [section.macs["fp32"] for section in done.sections if section.macs["fp32"] > 10_000]
@@ -166,18 +155,20 @@ def test_sections_follow_the_profilers_events(board: None, models: Path) -> None
     assert all(got >= want for got, want in zip(heavy, (110_592, 36_864, 131_072, 589_824), strict=True))
 
 
-def test_threads_give_the_same_outputs_and_cannot_be_counted(board: None, models: Path) -> None:
-    image = [golden_input(models, "cnn")]
-    one, two = (run(models / "cnn.pte", image, A76, count=False, num_threads=n) for n in (1, 2))
+def test_threads_give_the_same_outputs_and_cannot_be_counted(emulated_models: Path) -> None:
+    image = [golden_input(emulated_models, "cnn")]
+    one, two = (run(emulated_models / "cnn.pte", image, A76, count=False, num_threads=n) for n in (1, 2))
     assert two.threads == 2
     np.testing.assert_array_equal(one.outputs[0], two.outputs[0])
     with pytest.raises(InputError, match="one thread"):
-        run(models / "cnn.pte", image, A76, num_threads=2)
+        run(emulated_models / "cnn.pte", image, A76, num_threads=2)
 
 
-def test_measurements_have_the_one_shape(board: None, models: Path) -> None:
+def test_measurements_have_the_one_shape(emulated_models: Path) -> None:
     profile = load_profile("pixel7")
-    found = measure_on_emulator(models / "cnn.pte", [golden_input(models, "cnn")], profile, threads=(1, 2))
+    found = measure_on_emulator(
+        emulated_models / "cnn.pte", [golden_input(emulated_models, "cnn")], profile, threads=(1, 2)
+    )
     by_metric = {(m["metric"], m["threads"]): m for m in found}
     assert all(m["grade"] == "emulated" and m["target"] == "emulator" for m in found)
     assert by_metric["instructions", 1]["value"] > 100_000
@@ -185,11 +176,13 @@ def test_measurements_have_the_one_shape(board: None, models: Path) -> None:
     assert latency["ci95"][0] < latency["value"] < latency["ci95"][1]
     assert "never timed" in latency["details"]["note"]
     with pytest.raises(InputError, match="has 2 cores"):
-        measure_on_emulator(models / "cnn.pte", [golden_input(models, "cnn")], profile, threads=(4,))
+        measure_on_emulator(
+            emulated_models / "cnn.pte", [golden_input(emulated_models, "cnn")], profile, threads=(4,)
+        )
     json.dumps(found)
 
 
-def test_the_payload_is_whole(board: None) -> None:
+def test_the_payload_is_whole(emulated_models: Path) -> None:
     from edgeopt.android_harness.emulator import payload
 
     for runtime in ("executorch", "litert"):
@@ -198,38 +191,40 @@ def test_the_payload_is_whole(board: None) -> None:
         assert all(path.is_file() for path in files.values())
 
 
-def test_describe_tells_the_inputs(board: None, models: Path) -> None:
+def test_describe_tells_the_inputs(emulated_models: Path) -> None:
     for file in ("cnn.pte", "cnn.tflite"):
-        inputs = describe(models / file, A53)["inputs"]
+        inputs = describe(emulated_models / file, A53)["inputs"]
         assert [(row["dtype"], row["shape"]) for row in inputs] == [("float32", [1, 3, 32, 32])]
 
 
 @pytest.mark.parametrize("file", ["cnn.pte", "cnn.tflite"])
-def test_wrong_inputs_end_as_one_sentence(board: None, models: Path, file: str) -> None:
+def test_wrong_inputs_end_as_one_sentence(emulated_models: Path, file: str) -> None:
     with pytest.raises(InputError, match="takes 1 inputs, 2 were given"):
-        run(models / file, [np.zeros((1, 3, 32, 32), np.float32)] * 2, A53)
+        run(emulated_models / file, [np.zeros((1, 3, 32, 32), np.float32)] * 2, A53)
     with pytest.raises(InputError, match="is int8, the model wants float32"):
-        run(models / file, [np.zeros((1, 3, 32, 32), np.int8)], A53)
+        run(emulated_models / file, [np.zeros((1, 3, 32, 32), np.int8)], A53)
 
 
-def test_double_precision_inputs_are_narrowed(board: None, models: Path) -> None:
-    image = golden_input(models, "cnn")
-    narrow, wide = (run(models / "cnn.pte", [a], A53, count=False) for a in (image, image.astype(np.float64)))
+def test_double_precision_inputs_are_narrowed(emulated_models: Path) -> None:
+    image = golden_input(emulated_models, "cnn")
+    narrow, wide = (
+        run(emulated_models / "cnn.pte", [a], A53, count=False) for a in (image, image.astype(np.float64))
+    )
     np.testing.assert_array_equal(narrow.outputs[0], wide.outputs[0])
 
 
-def test_a_corrupt_file_ends_as_one_sentence(board: None, tmp_path: Path) -> None:
+def test_a_corrupt_file_ends_as_one_sentence(emulated_models: Path, tmp_path: Path) -> None:
     for name in ("broken.pte", "broken.tflite"):
         (tmp_path / name).write_bytes(b"not a model" * 100)
         with pytest.raises(EdgeoptError, match=r"^[^\n]+$"):
             run(tmp_path / name, [np.zeros(1, np.float32)], A53)
 
 
-def test_instructions_the_cpu_lacks_end_as_one_sentence(board: None, models: Path) -> None:
+def test_instructions_the_cpu_lacks_end_as_one_sentence(emulated_models: Path) -> None:
     # A profile that promises more than its qemu_cpu has: the kernels trust the core's name and die.
     liar = Cpu("cortex-a76", 1, 2400, ("neon", "fp16", "dotprod"), 64, 512, None, "cortex-a53")
     with pytest.raises(EdgeoptError, match=r"cortex-a76 \(cortex-a53\) does not have"):
-        run(models / "cnn_int8.pte", [golden_input(models, "cnn")], liar, count=False)
+        run(emulated_models / "cnn_int8.pte", [golden_input(emulated_models, "cnn")], liar, count=False)
 
 
 def test_x86_profiles_are_refused() -> None:
