@@ -16,6 +16,7 @@ from ..errors import InputError
 from .findings import Finding
 from .resolve import brief
 from .source import SourceModel
+from .tensors import FlatModel
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,10 @@ def _capture_script(source: SourceModel) -> ExportedProgram:
         )
     args, kwargs = source.module._signature.arguments(source.example)
     try:
-        return TS2EPConverter(source.module.model, args, kwargs).convert()
+        converted = TS2EPConverter(source.module.model, args, kwargs).convert()
+        # Captured once more: the converter's own program lacks what LiteRT's exporter looks up in it.
+        flat = FlatModel(converted.module(), source.module._signature)
+        return torch.export.export(flat, source.example, strict=False)
     except Exception as error:
         raise CaptureFailed(
             Finding(

@@ -6,7 +6,6 @@ as an exported program (.pt2), a TorchScript file, or, through the Python API, a
 
 from __future__ import annotations
 
-import inspect
 import json
 import zipfile
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from .inputs import (
     inputs_from_value,
 )
 from .resolve import brief, resolve
-from .tensors import FlatModel, Signature, TensorInfo, dtype_name
+from .tensors import FlatModel, Signature, TensorInfo, dtype_name, parameter_names
 
 
 @dataclass(frozen=True)
@@ -369,7 +368,7 @@ def _call_for_inputs(function: Callable[[], Any], where: str) -> ExampleInputs:
 def _given_inputs(module: torch.nn.Module, given: Any, shapes: Sequence[str]) -> ExampleInputs:
     if given is not None and shapes:
         raise InputError("--example-inputs and --input-shape are two ways to say the same: give one of them.")
-    parameters = list(inspect.signature(module.forward).parameters)
+    parameters = parameter_names(module)
     if shapes:
         return inputs_from_shapes(shapes, parameters)
     if isinstance(given, str | Path):

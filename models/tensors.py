@@ -53,7 +53,7 @@ class Signature:
         cls, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Signature, tuple[torch.Tensor, ...]]:
         """The signature of ``module(*args, **kwargs)`` and its tensors, in order."""
-        parameters = _parameter_names(module)
+        parameters = parameter_names(module)
         paths, spec = pytree.tree_flatten_with_path((args, kwargs))
         names: list[str] = []
         tensors: list[torch.Tensor] = []
@@ -128,12 +128,15 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
         )
 
 
-def _parameter_names(module: torch.nn.Module) -> list[str]:
+def parameter_names(module: torch.nn.Module) -> list[str]:
+    """The names of the parameters of ``module.forward``; empty when it doesn't tell."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return [argument.name for argument in module.forward.schema.arguments[1:]]
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
         return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def _input_name(path: tuple[Any, ...], parameters: list[str]) -> str:
