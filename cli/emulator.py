@@ -11,9 +11,12 @@ from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from ..android_harness.emulator import EmulatedRun, Parity
+    from ..android_harness.emulator.execution import Section
 
 
 def register(app: typer.Typer) -> None:
@@ -72,6 +75,9 @@ def run(
         int, typer.Option("--num-threads", "--num_threads", help="More than one needs --no-count.")
     ] = 1,
     count: Annotated[bool, typer.Option("--count/--no-count", help="Count instructions.")] = True,
+    profile_ops: Annotated[
+        bool, typer.Option("--profile-ops", help="The same by operator (names for .pte files).")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -89,13 +95,22 @@ def run(
     with reporter.progress() as progress:
         progress(f"running {file.name} on the emulated CPU", None)
         done = emulate(file, arrays, device, num_threads=num_threads, count=count, cluster=cluster)
+        ops: tuple[Section, ...] = ()
+        if profile_ops:
+            progress(f"running {file.name} operator by operator", None)
+            ops = emulate(file, arrays, device, per_op=True, cluster=cluster).sections
         progress(f"running {file.name} on this machine", None)
         host = run_isolated(file, [arrays])[0]
     parity = check_parity(done.outputs, host)
     for problem in done.feature_problems:
         reporter.warn(f"the emulated {done.cpu.core} does not match the profile: {problem}")
-    payload = _run_json(done, parity, device.name)
-    reporter.result(payload, lambda out: _draw_run(out, done, parity), ok=parity.ok)
+    payload = {**_run_json(done, parity, device.name), "operators": [_op_json(op) for op in ops]}
+
+    def draw(out: Console) -> None:
+        _draw_run(out, done, parity)
+        _draw_ops(out, ops)
+
+    reporter.result(payload, draw, ok=parity.ok)
 
 
 def _facts(toolchain: Any) -> dict[str, Any]:
@@ -138,7 +153,7 @@ def _draw_run(out: Console, done: EmulatedRun, parity: Parity) -> None:
     out.print(f"  runtime       {done.runtime} {done.runtime_version} (arm64)")
     out.print(f"  CPU features  {' '.join(done.cpu_features)}")
     for word in parity.words:
-        out.print(f"  parity        {word}")
+        out.print(f"  parity        {word}", soft_wrap=True)
     if done.counts is None:
         return
     counts = done.counts
@@ -152,3 +167,29 @@ def _draw_run(out: Console, done: EmulatedRun, parity: Parity) -> None:
     mix = {group: count for group, count in counts.mix().items() if count}
     for group, count in sorted(mix.items(), key=lambda item: -item[1]):
         out.print(f"    {group:<15}{count:>14,}  {100 * count / counts.instructions:5.1f} %")
+
+
+def _op_json(op: Section) -> dict[str, Any]:
+    return {"name": op.name, **op.counts.to_dict()}
+
+
+def _draw_ops(out: Console, ops: Sequence[Section]) -> None:
+    """Operators in order; the runtime's own work between them in one line at the end."""
+    if not ops:
+        return
+    total = sum(op.counts.instructions for op in ops)
+    rest = sum(op.counts.instructions for op in ops if op.name == "")
+
+    def line(text: str) -> None:
+        out.print(text, markup=False, soft_wrap=True)
+
+    line(f"  {'operator':<46}{'instructions':>14}{'share':>8}{'MACs':>14}{'L1D misses':>12}")
+    for number, op in enumerate(ops):
+        if op.name != "":
+            label = op.name or f"section {number}"
+            line(
+                f"  {label[:45]:<46}{op.counts.instructions:>14,}{op.counts.instructions / total:>8.1%}"
+                f"{op.counts.total_macs:>14,}{op.counts.misses.get('l1d', 0):>12,}"
+            )
+    if rest:
+        line(f"  {'(the runtime and its profiler between them)':<46}{rest:>14,}{rest / total:>8.1%}")

@@ -160,6 +160,11 @@ def test_the_run_command(emulated_models: Path, capsys: pytest.CaptureFixture[st
     assert main(["emulator", "status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["emulator"]["runtimes"]["executorch"]
     np.save(tmp_path / "in.npy", np.load(emulated_models / "golden.npz")["cnn/input"])
+    assert (
+        main(["emulator", "run", str(emulated_models / "cnn.pte"), "--profile", "pixel7", "--profile-ops"])
+        == 0
+    )
+    assert "Convolution" in capsys.readouterr().out
     arguments = ["emulator", "run", str(emulated_models / "cnn.tflite"), "--profile", "pixel7", "--json"]
     assert main([*arguments, "--inputs", str(tmp_path / "in.npy")]) == 0
     with_inputs = json.loads(capsys.readouterr().out)

@@ -29,6 +29,18 @@ _WAYS = {"l1d": 4, "l2": 8, "l3": 16}
 
 
 @dataclass(frozen=True)
+class Section:
+    """A part of the inference between two readings of the profiler's clock.
+
+    ``name`` is the operator that ran in it, "" for the runtime's own work around operators (the profiler's
+    own bookkeeping included), None where the runtime does not tell.
+    """
+
+    name: str | None
+    counts: Counts
+
+
+@dataclass(frozen=True)
 class EmulatedRun:
     """One run on the emulated board.
 
@@ -50,7 +62,7 @@ class EmulatedRun:
     toolchain: str
     counts: Counts | None = None
     load_counts: Counts | None = None
-    sections: tuple[Counts, ...] = ()
+    sections: tuple[Section, ...] = ()
 
 
 def run(
@@ -232,5 +244,16 @@ def _result(guest: _Guest, report: dict[str, Any], phases: Phases | None) -> Emu
         toolchain=guest.toolchain.fingerprint,
         counts=phases.runs[-1] if phases else None,
         load_counts=phases.load if phases else None,
-        sections=phases.sections if phases else (),
+        sections=_sections(report["sections"], phases) if phases else (),
     )
+
+
+def _sections(names: list[str], phases: Phases) -> tuple[Section, ...]:
+    """Sections with their names, when the runner named each; the last one, after its last reading, is "".
+
+    ExecuTorch's tracer tells what every reading of the clock ends; LiteRT's profiler does not.
+    """
+    named: list[str | None] = [*names, ""]
+    if len(named) != len(phases.sections):
+        named = [None] * len(phases.sections)
+    return tuple(Section(name, counts) for name, counts in zip(named, phases.sections, strict=True))

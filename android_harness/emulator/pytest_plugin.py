@@ -82,7 +82,7 @@ def assert_parity() -> Callable[..., Parity]:
         tolerance: float | None = FLOAT_TOLERANCE,
         min_cosine: float | None = None,
     ) -> Parity:
-        arrays = list(expected) if isinstance(expected, list | tuple) else [expected]
+        arrays: list[np.ndarray] = list(expected) if isinstance(expected, list | tuple) else [expected]  # type: ignore[list-item]
         parity = check_parity(run.outputs, reference=arrays)
         found = parity.with_reference
         assert found is not None

@@ -236,6 +236,7 @@ struct Report {
   std::vector<TensorLine> inputs;
   std::vector<TensorLine> outputs;
   std::string profile;
+  std::vector<std::string> sections;  // what ended at each reading of the clock in the last run; "" = runtime
 
   void print() const {
     char number[64];
@@ -258,6 +259,9 @@ struct Report {
     const std::vector<std::string> features = cpu_features();
     for (size_t i = 0; i < features.size(); ++i) line += (i ? ", " : "") + quoted(features[i]);
     line += "], \"uarch\": " + (uarch.empty() ? std::string("null") : quoted(uarch));
+    line += ", \"sections\": [";
+    for (size_t i = 0; i < sections.size(); ++i) line += (i ? ", " : "") + quoted(sections[i]);
+    line += "]";
     line += ", \"inputs\": " + json(inputs) + ", \"outputs\": " + json(outputs);
     line += ", \"profile\": " + (profile.empty() ? std::string("null") : quoted(profile)) + "}";
     std::printf("%s\n", line.c_str());

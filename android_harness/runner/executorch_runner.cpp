@@ -39,6 +39,60 @@ using executorch::runtime::Error;
 using executorch::runtime::EValue;
 using executorch::runtime::Tag;
 
+// Writes the ETDump, and keeps what ends at each reading of the clock, so that the counter's sections get
+// names. Every start and end reads the clock once. XNNPACK reads it once when its profile starts, once when
+// its run starts and once after each of its operators, and tells the operators' names after the run.
+class NamingTracer : public executorch::etdump::ETDumpGen {
+ public:
+  using ETDumpGen = executorch::etdump::ETDumpGen;
+  using Entry = executorch::runtime::EventTracerEntry;
+
+  Entry start_profiling(const char* name, executorch::runtime::ChainID chain,
+                        executorch::runtime::DebugHandle handle) override {
+    reads_.emplace_back();
+    open_.push_back({name, reads_.size()});
+    logging_ = false;
+    return ETDumpGen::start_profiling(name, chain, handle);
+  }
+
+  void end_profiling(Entry entry) override {
+    const Open last = open_.empty() ? Open{"", 0} : open_.back();
+    if (!open_.empty()) open_.pop_back();
+    // An event that held others has nothing of its own here but the runtime's work after the last of them.
+    reads_.push_back(last.reads_before == reads_.size() ? last.name : "");
+    logging_ = false;
+    ETDumpGen::end_profiling(entry);
+  }
+
+  void log_profiling_delegate(const char* name, executorch::runtime::DelegateDebugIntId index,
+                              et_timestamp_t start, et_timestamp_t end, const void* metadata,
+                              size_t metadata_len) override {
+    if (!logging_) reads_.insert(reads_.end(), 2, "");
+    logging_ = true;
+    reads_.emplace_back(name == nullptr ? "operator" : name);
+    ETDumpGen::log_profiling_delegate(name, index, start, end, metadata, metadata_len);
+  }
+
+  void forget() { reads_.clear(); }
+
+  // With the two readings of the run's own stop-watch around it.
+  std::vector<std::string> sections() const {
+    std::vector<std::string> all{""};
+    all.insert(all.end(), reads_.begin(), reads_.end());
+    all.emplace_back();
+    return all;
+  }
+
+ private:
+  struct Open {
+    std::string name;
+    size_t reads_before;
+  };
+  std::vector<std::string> reads_;
+  std::vector<Open> open_;
+  bool logging_ = false;
+};
+
 const char* dtype_name(ScalarType type) {
   switch (type) {
     case ScalarType::Float: return "float32";
@@ -135,9 +189,9 @@ int main(int argc, char** argv) {
   report.uarch = uarch_name();
 
   const double begin = edgeopt::now_ms();
-  std::unique_ptr<executorch::etdump::ETDumpGen> tracer;
-  if (!a.profile.empty()) tracer = std::make_unique<executorch::etdump::ETDumpGen>();
-  auto* dump = tracer.get();
+  std::unique_ptr<NamingTracer> tracer;
+  if (!a.profile.empty()) tracer = std::make_unique<NamingTracer>();
+  NamingTracer* dump = tracer.get();
   Module module(a.model, Module::LoadMode::File, std::move(tracer));
   check(module.load_method(a.method), "loading " + a.model);
   report.load_ms = edgeopt::now_ms() - begin;
@@ -152,12 +206,14 @@ int main(int argc, char** argv) {
   const std::vector<EValue> arguments(inputs.begin(), inputs.end());
   std::vector<EValue> values;
   edgeopt::run_protocol(a, report, [&] {
+    if (dump != nullptr) dump->forget();
     auto result = module.execute(a.method, arguments);
     check(result.error(), "running the model");
     values = std::move(*result);
   });
   write_outputs(a, values, report);
   if (dump != nullptr) {
+    report.sections = dump->sections();
     const auto data = dump->get_etdump_data();
     if (data.buf != nullptr && data.size > 0) {
       edgeopt::write_file(a.profile, data.buf, data.size);
