@@ -6,6 +6,8 @@ A message is one sentence that says what was wrong, where, and what to do.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EdgeoptError(Exception):
     """Our own failure: something edgeopt should have been able to do."""
@@ -20,6 +22,13 @@ class InputError(EdgeoptError):
 
 
 class GateError(EdgeoptError):
-    """A check the user asked for failed: parity, accuracy, budget, delegation, regression."""
+    """A check the user asked for failed: parity, accuracy, budget, delegation, regression.
+
+    ``bundle`` is what was made nevertheless (marked failed), where there is one.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, bundle: Any = None) -> None:
+        super().__init__(message)
+        self.bundle = bundle

@@ -96,11 +96,7 @@ def artifact_warnings(item: Produced) -> list[str]:
             f"only {quantized:.0%} of the weights are int8; the rest stayed float, so the file hardly shrinks"
         )
     elements = sum(report.get("weights", {}).values())
-    if (
-        precision == "fp16"
-        and elements > 10_000
-        and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements
-    ):
+    if precision == "fp16" and elements > 10_000 and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements:
         warnings.append(
             "the weights are stored in float32, so the file is not smaller; arithmetic is float16"
         )

@@ -17,6 +17,7 @@ from .bundle import Bundle, check_output, load_bundle, staged, write_golden, wri
 from .converters.checks import Checks, make_checks
 from .converters.jobs import FORMATS, Produced, Wanted, discard, produce
 from .converters.preflight import blocked_formats, preflight
+from .converters.rewrites import rewrite_capture
 from .device_profiles import DeviceProfile, load_profile
 from .errors import GateError, InputError
 from .gates import Gates, artifact_failures, artifact_warnings
@@ -137,9 +138,7 @@ def export(
         failures = _write(plan, folder, checks, result, gates)
     bundle = load_bundle(plan.output)
     if failures:
-        error = GateError(f"{plan.output}: {'; '.join(failures)} (the bundle is marked failed).")
-        error.bundle = bundle  # type: ignore[attr-defined]
-        raise error
+        raise GateError(f"{plan.output}: {'; '.join(failures)} (the bundle is marked failed).", bundle)
     return bundle
 
 
@@ -178,7 +177,7 @@ def make_plan(
         calibration = calibration() if calibration is not None else None
     samples = load_calibration(source, calibration) if calibration is not None else None
     say("capturing the model")
-    captured = capture(source)
+    captured = rewrite_capture(capture(source))
     choice = None
     if not named:
         choice = choose_recipe(target, workload(captured.program), calibrated=samples is not None)

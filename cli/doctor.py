@@ -19,8 +19,6 @@ def doctor(json_output: Json = False, quiet: Quiet = False, verbose: Verbose = F
     """Say what is installed, what is missing, and which command each missing thing would enable."""
     from rich.markup import escape
 
-    from rich.markup import escape
-
     from ..doctor import run_checks
 
     reporter = Reporter("doctor", as_json=json_output, quiet=quiet, verbose=verbose)

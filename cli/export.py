@@ -119,7 +119,7 @@ def export(
     }
     from ..gates import parse_percent
 
-    gates = {
+    gates: dict[str, Any] = {
         "evaluate": evaluate,
         "max_accuracy_drop": None
         if max_accuracy_drop is None
@@ -140,7 +140,7 @@ def export(
                     model, progress=lambda what: progress(what, None), **options, **gates
                 )
             except GateError as error:
-                failure, bundle = error, error.bundle  # type: ignore[attr-defined]
+                failure, bundle = error, error.bundle
     if dry_run:
         _print_plan(reporter, plan)
         return

@@ -7,6 +7,7 @@ one shape (docs/json.md) and nothing else on stdout. Rich is imported only when 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -112,7 +113,7 @@ class Reporter:
         On a pipe each new ``what`` is one plain line; nothing under ``--quiet`` or ``--json``.
         """
         if self.quiet or self.as_json:
-            yield lambda what, fraction=None: None
+            yield _silent
             return
         err = console(stderr=True)
         if not err.is_terminal:
@@ -142,9 +143,13 @@ class Reporter:
             yield live
 
 
+def _silent(what: str, fraction: float | None = None) -> None:
+    """Progress that nobody asked for."""
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

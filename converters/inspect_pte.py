@@ -130,9 +130,9 @@ def _plan_weights(plan: dict[str, Any]) -> Counter[str]:
     found: Counter[str] = Counter()
     for value in plan["values"]:
         tensor = value.get("val") or {}
-        if value["val_type"] == "Tensor" and tensor.get("data_buffer_idx", 0) > 0:
-            if tensor.get("allocation_info") is None and len(tensor["sizes"]) > 1:
-                found[_SCALAR_TYPES.get(tensor["scalar_type"], "float32")] += math.prod(tensor["sizes"])
+        constant = value["val_type"] == "Tensor" and tensor.get("data_buffer_idx", 0) > 0
+        if constant and tensor.get("allocation_info") is None and len(tensor["sizes"]) > 1:
+            found[_SCALAR_TYPES.get(tensor["scalar_type"], "float32")] += math.prod(tensor["sizes"])
     return found
 
 

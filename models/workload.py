@@ -54,7 +54,7 @@ def workload(program: ExportedProgram) -> Workload:
             totals[family] += macs
         if node.target in _RECURRENT:
             steps += _recurrent_steps(node)
-    return Workload(*(totals[family] for family in totals), recurrent_steps=steps)
+    return Workload(totals["conv"], totals["linear"], totals["attention"], totals["recurrent"], steps)
 
 
 def _node_macs(node: torch.fx.Node) -> Iterator[tuple[str, int]]:

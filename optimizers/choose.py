@@ -44,8 +44,8 @@ def choose_recipe(profile: DeviceProfile, work: Workload, *, calibrated: bool) -
             named_recipe("int8-dynamic"),
             (
                 kind_reason,
-                f"{core} has {int8_isa}, and dynamic int8 takes its linear layers without calibrated ranges, "
-                "which transformers and recurrent nets often don't survive",
+                f"{core} has {int8_isa}, which dynamic int8 uses for linear layers",
+                "it needs no calibrated ranges, which transformers and recurrent nets often don't survive",
             ),
             (half, float32),
         )

@@ -50,7 +50,8 @@ def _fold_one(program: ExportedProgram, norm: torch.fx.Node, state_names: dict[s
     if not isinstance(conv, torch.fx.Node) or conv.target not in _CONVOLUTIONS or len(conv.users) != 1:
         return False
     arguments = [*conv.args, *[None] * (3 - len(conv.args))]
-    weight, bias, scale, shift, mean, var = *arguments[1:3], *norm.args[1:5]
+    weight, bias = arguments[1:3]
+    scale, shift, mean, var = norm.args[1:5]
     training, eps = norm.args[5], norm.args[7]
     nodes = [node for node in (weight, bias, scale, shift, mean, var) if node is not None]
     # A shared weight must stay as it is for its other users; the shift's place takes the new bias.
@@ -60,15 +61,15 @@ def _fold_one(program: ExportedProgram, norm: torch.fx.Node, state_names: dict[s
     state = program._state_dict
 
     def value(node: object) -> torch.Tensor | None:
-        return None if node is None else state[state_names[node.name]]  # type: ignore[attr-defined]
+        return None if node is None else state[state_names[node.name]]
 
     old_bias = value(bias)
     new_weight, new_bias = fuse_conv_bn_weights(
         value(weight), old_bias, value(mean), value(var), eps, value(scale), value(shift)
     )
-    state[state_names[weight.name]] = new_weight  # type: ignore[union-attr]
+    state[state_names[weight.name]] = new_weight
     holder = shift if bias is None else bias
-    state[state_names[holder.name]] = new_bias  # type: ignore[union-attr]
+    state[state_names[holder.name]] = new_bias
     if bias is None:
         arguments[2] = shift
         conv.args = tuple(arguments)

@@ -44,7 +44,7 @@ def bundle_summary(manifest: Mapping[str, Any]) -> str:
         *(f"- input `{_tensor(tensor)}`" for tensor in manifest["inputs"]),
         *(f"- output `{_tensor(tensor)}`" for tensor in manifest["outputs"]),
         "",
-        "Parity and metric were measured on the host that made the bundle, in each file's own runtime. "
+        "Parity and metric were measured on the host that made the bundle, in each file's own runtime.",
         "Speed was not: `edgeopt bench` measures it.",
         "",
     ]

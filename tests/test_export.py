@@ -142,12 +142,37 @@ def test_inspect_lists_what_runs_where(bundle: Path, capsys: pytest.CaptureFixtu
 
 
 def test_auto_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", f"{MODEL}:net", "--profile", "pixel7", "-o", str(tmp_path / "b"), "--dry-run", "--json"]) == 0
+    assert (
+        main(
+            [
+                "export",
+                f"{MODEL}:net",
+                "--profile",
+                "pixel7",
+                "-o",
+                str(tmp_path / "b"),
+                "--dry-run",
+                "--json",
+            ]
+        )
+        == 0
+    )
     plan = json.loads(capsys.readouterr().out)
     assert {a["precision"] for a in plan["artifacts"]} == {"int8-static"}
     assert any("dotprod" in reason for reason in plan["choice"])
     assert not (tmp_path / "b").exists()
-    main(["export", f"{MODEL}:net", "--profile", "raspberry_pi_4", "-o", str(tmp_path / "b"), "--dry-run", "--json"])
+    main(
+        [
+            "export",
+            f"{MODEL}:net",
+            "--profile",
+            "raspberry_pi_4",
+            "-o",
+            str(tmp_path / "b"),
+            "--dry-run",
+            "--json",
+        ]
+    )
     plan = json.loads(capsys.readouterr().out)
     assert {a["precision"] for a in plan["artifacts"]} == {"fp32"}
 
@@ -167,7 +192,7 @@ def test_a_failed_accuracy_gate_exits_3_and_marks_the_bundle(
 
 
 def test_a_failed_parity_gate_names_the_output(tmp_path: Path) -> None:
-    with pytest.raises(GateError, match="output 'logits': SNR .* is below the 150 dB") as caught:
+    with pytest.raises(GateError, match=r"output 'logits': SNR .* is below the 150 dB") as caught:
         edgeopt.export(
             f"{MODEL}:net", profile="pixel7", formats=("tflite",), precision="fp32", min_snr_db=150.0,
             output=tmp_path / "b",
@@ -188,7 +213,11 @@ def test_a_module_and_a_recipe_file(tmp_path: Path) -> None:
         model, profile="raspberry_pi_5", formats=("pte",), recipe=str(recipe), calibration=samples,
         example_inputs=samples[0], output=tmp_path / "b", min_snr_db=6.0,
     )  # fmt: skip
-    assert made.manifest.recipes[0]["passes"][1] == {"pass": "quantize_static", "per_channel": False, "samples": 4}
+    assert made.manifest.recipes[0]["passes"][1] == {
+        "pass": "quantize_static",
+        "per_channel": False,
+        "samples": 4,
+    }
     assert made.artifacts[0].precision == "int8-static"
     assert "from 4 samples" in " ".join(made.artifacts[0].changes)
 
@@ -216,7 +245,9 @@ def test_models_from_files(kind: str, tmp_path: Path) -> None:
         )
         with pytest.raises(InputError, match="doesn't fit the model"):
             options["output"] = tmp_path / "c"
-            edgeopt.export(f"{MODEL}:factory", model_args={"classes": 7}, weights=tmp_path / "net.pt", **options)
+            edgeopt.export(
+                f"{MODEL}:factory", model_args={"classes": 7}, weights=tmp_path / "net.pt", **options
+            )
     assert made.passed
     assert min(p["snr_db"] for p in made.artifacts[0].parity) > 100
 
@@ -234,11 +265,23 @@ def test_dynamic_batch_runs_at_every_size(tmp_path: Path) -> None:
 
 
 def _start(out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "edgeopt", "export", f"{MODEL}:net", "--profile", "pixel7", "-o", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "edgeopt",
+        "export",
+        f"{MODEL}:net",
+        "--profile",
+        "pixel7",
+        "-o",
+        str(out),
+    ]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("after", ["capturing", "converting", "lowering to LiteRT", "checking", "writing the bundle"])
+@pytest.mark.parametrize(
+    "after", ["capturing", "converting", "lowering to LiteRT", "checking", "writing the bundle"]
+)
 def test_killed_at_any_stage_nothing_looks_whole(after: str, tmp_path: Path) -> None:
     out = tmp_path / "b"
     process = _start(out)

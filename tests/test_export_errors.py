@@ -148,14 +148,18 @@ def test_an_output_that_exists_is_kept(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_an_output_under_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    code, err = run(capsys, "export", f"{MODEL}:net", "--profile", "pixel7", "-o", str(tmp_path / "file" / "out"))
+    code, err = run(
+        capsys, "export", f"{MODEL}:net", "--profile", "pixel7", "-o", str(tmp_path / "file" / "out")
+    )
     assert code == 2
     assert "can't be written" in err
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect"])
 @pytest.mark.parametrize("suffix", [".pte", ".tflite"])
-@pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"\x1c\x00\x00\x00TFL3" + b"\xff" * 200, b"\0" * 4096])
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage" * 100, b"\x1c\x00\x00\x00TFL3" + b"\xff" * 200, b"\0" * 4096]
+)
 def test_corrupt_files(
     command: str, suffix: str, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
