@@ -32,6 +32,8 @@ from .reporter import Reporter
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..android_harness.power import PowerMeter
+
 
 def register(app: typer.Typer) -> None:
     """Attach the command."""
@@ -69,6 +71,10 @@ def bench(
     profile_ops: Annotated[
         bool, typer.Option("--profile-ops", "--profile_ops", help="Time each op, in a run of its own.")
     ] = False,
+    power: Annotated[bool, typer.Option("--power", help="Measure energy with this machine's meter.")] = False,
+    power_meter: Annotated[
+        str | None, typer.Option("--power-meter", help="With this meter, e.g. rapl, nvml:0, battery:BAT0.")
+    ] = None,
     inputs: Inputs = None,
     formats: Annotated[
         str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")
@@ -125,6 +131,7 @@ def bench(
             options,
             threads=threads,
             profile=profile_ops,
+            meter=_meter(power_meter, reporter) if power or power_meter else None,
             subject=subject_of(files),
             progress=progress,
         )
@@ -141,6 +148,19 @@ def bench(
     if result.interrupted:
         return 130
     return max((failure.exit_code for failure in result.failures), default=0)
+
+
+def _meter(name: str | None, reporter: Reporter) -> PowerMeter | None:
+    """The meter asked for; none at all is a warning, a wrong name an error."""
+    from ..android_harness.power import choose_meter, find_meters
+
+    try:
+        return choose_meter(name, find_meters())
+    except InputError as error:
+        if name:
+            raise
+        reporter.warn(str(error))
+        return None
 
 
 def _warn(reporter: Reporter, measurements: list[dict[str, Any]]) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 from ..android_harness.measure import MeasureOptions, Progress, measure, silent
 from ..android_harness.op_profile import profile_ops
+from ..android_harness.power import PowerMeter, measure_energy
+from ..android_harness.session import Session
 from ..errors import EdgeoptError, InputError
 from .artifacts import Artifact
-from .records import Record, Run, records_of
+from .records import Record, Run, energy_records, records_of
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ def bench(
     *,
     threads: Sequence[int] = (1,),
     profile: bool = False,
+    meter: PowerMeter | None = None,
     subject: str = "",
     progress: Progress = silent,
 ) -> BenchResult:
     """Measure every artefact with every number of threads on this machine.
 
-    With ``profile`` each file's op times are taken too, in a run of their own.
+    With ``profile`` each file's op times are taken too, and with ``meter`` its energy, each in a process of
+    its own.
 
     A file that fails doesn't keep the others from being measured; when all fail, the first failure is raised.
 
@@ -59,6 +63,15 @@ def bench(
                 break
             records += _without_known_sizes(records_of(artifact, measurement), records)
             interrupted = measurement.partial
+            if meter is not None and not interrupted:
+                progress(f"{artifact.name} · {count} thread(s) · energy by {meter.name}", None)
+                try:
+                    with Session(artifact.path, chosen) as session:
+                        _ = session.start
+                        energy = measure_energy(meter, session.count)
+                    records += energy_records(energy, artifact, measurement)
+                except EdgeoptError as error:
+                    failures.append(error)
             if profile and not interrupted:
                 progress(f"{artifact.name} · {count} thread(s) · ops", None)
                 try:

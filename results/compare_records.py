@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..android_harness.measure import worst_of
-from ..runtimes import runtime_for, runtime_versions
+from ..runtimes import runtime_for, version_of
 from .artifacts import Artifact
 from .comparison import Comparison, Duel
 from .records import Record, Run
@@ -28,7 +28,7 @@ def records_of_comparison(comparison: Comparison, artifacts: list[Artifact], sub
             "format": artifact.format,
             "precision": artifact.precision,
             "runtime": runtime,
-            "runtime_version": runtime_versions().get(runtime, ""),
+            "runtime_version": version_of(runtime),
             "partial": comparison.partial,
         }
         details = {

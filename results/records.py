@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..android_harness.measure import Measurement, MeasureOptions, timeline
+from ..android_harness.power import Energy
 from ..android_harness.sampling import t975
-from ..runtimes import runtime_versions
+from ..runtimes import version_of
 from .artifacts import Artifact
 
 UNITS = {
@@ -87,7 +88,7 @@ def records_of(artifact: Artifact, measurement: Measurement, target: str = "host
         "format": artifact.format,
         "precision": artifact.precision,
         "runtime": measurement.runtime,
-        "runtime_version": runtime_versions().get(measurement.runtime, ""),
+        "runtime_version": version_of(measurement.runtime),
         "partial": measurement.partial,
     }
     details: dict[str, Any] = {
@@ -134,6 +135,35 @@ def records_of(artifact: Artifact, measurement: Measurement, target: str = "host
     size = {**shared, "conditions": {}, "threads": 0}
     found.append(Record("size_bytes", artifact.path.stat().st_size, None, unit="B", **size))
     return found
+
+
+def energy_records(energy: Energy, artifact: Artifact, measurement: Measurement) -> list[Record]:
+    """Energy of one inference and the power drawn while they ran, as one meter saw them."""
+    shared: dict[str, Any] = {
+        "grade": "measured",
+        "artifact": artifact.name,
+        "target": "host",
+        "threads": measurement.options.num_threads,
+        "conditions": {**measurement.conditions, **_how(measurement.runtime, measurement.options)},
+        "artifact_sha256": artifact.sha256(),
+        "format": artifact.format,
+        "precision": artifact.precision,
+        "runtime": measurement.runtime,
+        "runtime_version": version_of(measurement.runtime),
+        "warnings": energy.warnings,
+        "details": {
+            "meter": energy.meter,
+            "scope": energy.scope,
+            "accuracy": energy.accuracy,
+            "windows": energy.windows,
+            "inferences": energy.inferences,
+            "idle_mw": energy.idle_mw,
+        },
+    }
+    return [
+        Record("energy_mj", energy.millijoules, energy.ci95, unit="mJ", **shared),
+        Record("power_mw", energy.power_mw, None, unit="mW", **shared),
+    ]
 
 
 def _how(runtime: str, options: MeasureOptions) -> dict[str, Any]:

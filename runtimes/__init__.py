@@ -29,10 +29,18 @@ __all__ = [
     "run_isolated",
     "runtime_for",
     "runtime_versions",
+    "version_of",
 ]
 
 # The runtimes that stand in this folder, and the package each needs.
-RUNTIMES = {"executorch": "executorch", "litert": "ai-edge-litert"}
+RUNTIMES = {
+    "executorch": "executorch",
+    "litert": "ai-edge-litert",
+    "tflite_runtime": "tflite-runtime",
+    "torch": "torch",
+    "torch_compile": "torch",
+    "onnxruntime": "onnxruntime",
+}
 
 
 def open_model(
@@ -68,6 +76,14 @@ def preload(runtime: str) -> None:
         _runtime_module(runtime).preload()
     except ImportError as error:
         raise EdgeoptError(f"the runtime {runtime} is not installed here ({error}).") from error
+
+
+def version_of(runtime: str) -> str:
+    """The version of the package behind a runtime; empty when it isn't installed. Imports none of them."""
+    try:
+        return str(_runtime_module(runtime).version())
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def runtime_versions() -> dict[str, str]:
