@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -60,7 +61,7 @@ def _fold_one(program: ExportedProgram, norm: torch.fx.Node, state_names: dict[s
         return False
     state = program._state_dict
 
-    def value(node: object) -> torch.Tensor | None:
+    def value(node: Any) -> torch.Tensor | None:
         return None if node is None else state[state_names[node.name]]
 
     old_bias = value(bias)
