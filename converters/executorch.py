@@ -18,6 +18,7 @@ from ..optimizers.quantization import prepare_dynamic
 from .explain import explain
 from .exporter_speedups import fast_lowering
 from .half import cast_to_half
+from .rewrites import rewrite_program
 
 Progress = Callable[[str], None]
 
@@ -34,11 +35,11 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
     progress("preparing the graph")
-    program = _program(model)
+    program, notes = rewrite_program(_program(model), "pte")
     dynamic = bool(model.capture.dynamic_shapes)
     try:
         path.write_bytes(_lower(program, [XnnpackPartitioner()], dynamic, progress))
-        return []
+        return notes
     except Exception as error:
         if model.kind != "dense":
             raise
@@ -49,11 +50,12 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
         except Exception:
             raise error from None
     return [
+        *notes,
         replace(
             failure,
             severity="warning",
             message=f"XNNPACK can't take this model ({failure.message}); the file runs on portable kernels, slowly",
-        )
+        ),
     ]
 
 

@@ -173,15 +173,15 @@ def _convert(
     from . import litert
 
     if model.kind == "pt2e":
-        litert.convert_static(model, path, progress)
-        return []
+        return litert.convert_static(model, path, progress)
+    notes: list[Finding] = []
     if "float" not in shared:
         source = path if model.kind == "dense" else scratch / "float.tflite"
-        litert.convert_float(model.capture, source, progress)
+        notes = litert.convert_float(model.capture, source, progress)
         shared["float"] = source
     if model.kind != "dense":
         litert.quantize_file(shared["float"], model.precision, path, progress)
-    return []
+    return notes
 
 
 def _collect(outcome: Outcome[list[_Part]], members: list[tuple[int, Wanted]]) -> dict[int, Produced]:
