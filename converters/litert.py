@@ -126,7 +126,8 @@ def _convert(
 def _other_size(source: SourceModel) -> tuple[torch.Tensor, ...]:
     """The example inputs with every dynamic dimension one larger, or one smaller where that is too large."""
     tensors = []
-    for index, tensor in enumerate(source.example):
+    for index, example in enumerate(source.example):
+        tensor = example
         for axis in range(tensor.ndim):
             dim = source.dynamic.get((index, axis))
             if dim is not None:
