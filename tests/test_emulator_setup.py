@@ -101,6 +101,16 @@ def test_a_machine_without_apt_is_told_what_to_do(monkeypatch: pytest.MonkeyPatc
         debian.mirror()
 
 
+def test_what_a_killed_download_left_is_not_taken_for_the_archive(tmp_path: Path) -> None:
+    content = b"archive" * 1000
+    package = debian.Package("a", "a_1_all.deb", f"md5:{hashlib.md5(content).hexdigest()}")
+    assert not package.is_whole(tmp_path / package.file)
+    (tmp_path / package.file).write_bytes(content[:100])
+    assert not package.is_whole(tmp_path / package.file)
+    (tmp_path / package.file).write_bytes(content)
+    assert package.is_whole(tmp_path / package.file)
+
+
 def _wheel(path: Path, content: bytes, recorded: bytes) -> None:
     digest = base64.urlsafe_b64encode(hashlib.sha256(recorded).digest()).rstrip(b"=").decode()
     with zipfile.ZipFile(path, "w") as archive:
