@@ -66,7 +66,18 @@ def _lower(program: ExportedProgram, partitioners: list[Any], dynamic: bool, pro
         progress("lowering to XNNPACK")
         edge = to_edge_transform_and_lower(program, partitioner=partitioners)
         progress("planning memory")
-        return bytes(edge.to_executorch().buffer)
+        return bytes(edge.to_executorch(_memory_config(edge.exported_program())).buffer)
+
+
+def _memory_config(program: ExportedProgram) -> Any:
+    """Buffers that the model changes begin as they are; ExecuTorch leaves them uninitialised by itself."""
+    from executorch.exir import ExecutorchBackendConfig
+    from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
+
+    signature = program.graph_signature
+    changed = set(signature.buffers_to_mutate.values())
+    names = [name for name, buffer in signature.inputs_to_buffers.items() if buffer in changed]
+    return ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(names)]) if names else None
 
 
 def _program(model: OptimizedModel) -> ExportedProgram:

@@ -15,7 +15,7 @@ from ..models.findings import Finding
 from ..models.program import Capture, module_path, source_line
 from .complex_pairs import MAX_TRANSFORM, NoPairForm, is_complex, split_complex
 from .equal_forms import equal_form
-from .rewriting import copy_program, finish, fold_constants, replace
+from .rewriting import copy_program, finish, fold_constants, replace, separate_outputs
 
 _MAX_MATRIX = 4 * MAX_TRANSFORM * (MAX_TRANSFORM // 2 + 1)
 _COMPLEX = "complex numbers are written as pairs of real tensors"
@@ -29,7 +29,7 @@ def rewrite_capture(capture: Capture) -> Capture:
     """
     program, notes = rewrite_program(capture.program, None)
     folded = copy_program(program)
-    if fold_constants(folded):
+    if fold_constants(folded) + separate_outputs(folded):
         finish(folded)
         program = folded
     if any(is_complex(node) for node in program.graph_module.graph.nodes):
@@ -41,8 +41,8 @@ def rewrite_capture(capture: Capture) -> Capture:
             finish(changed)
             program = changed
             notes += [_note(node, _COMPLEX, None) for node in origins[:1]]
-        except NoPairForm:
-            pass
+        except NoPairForm as error:
+            notes.append(_unpaired(error.node))
     return replace_fields(capture, program=program, findings=(*capture.findings, *notes))
 
 
@@ -69,6 +69,19 @@ def rewrite_program(
             replace(changed, node, form.function, form.inputs)
     finish(changed)
     return changed, list(notes.values())
+
+
+def _unpaired(node: torch.fx.Node) -> Finding:
+    if node.op == "placeholder":
+        return Finding("error", f"input {node.name!r} is complex, and neither format has complex numbers",
+                       suggestion="take its real and imaginary parts as two inputs")  # fmt: skip
+    return replace_fields(
+        _note(
+            node, f"neither format has complex numbers, and {node.target} has no form in real ones here", None
+        ),
+        severity="error",
+        suggestion="keep the real and imaginary parts in separate tensors",
+    )
 
 
 def _note(node: torch.fx.Node, message: str, output_format: str | None) -> Finding:

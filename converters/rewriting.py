@@ -11,6 +11,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ..models.state import written_root
+
 # What tells a user where an operator came from.
 _PROVENANCE = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack")
 
@@ -133,6 +135,24 @@ def replace(
     graph.erase_node(node)
 
 
+def separate_outputs(program: ExportedProgram) -> int:
+    """Give outputs that are weights themselves a constant of their own, in place; the number of them.
+
+    XNNPACK's part of ExecuTorch's lowering can't give away a weight that it also computes with.
+    """
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    output = program.graph_module.graph.output_node()
+    weights = [n for n in output.all_input_nodes if n.op == "placeholder" and n.name in names]
+    for weight in weights:
+        constant = add_constant(program, program.state_dict[names[weight.name]].detach().clone())
+        output.replace_input_with(weight, constant)
+        for spec in signature.output_specs:
+            if getattr(spec.arg, "name", None) == weight.name:
+                spec.arg.name = constant.name  # type: ignore[union-attr]
+    return len(weights)
+
+
 def fold_constants(program: ExportedProgram, max_bytes: int = 2**20) -> int:
     """Work out now what depends on no input and no weight, in place; the number of results kept.
 
@@ -145,7 +165,7 @@ def fold_constants(program: ExportedProgram, max_bytes: int = 2**20) -> int:
     for node in graph.find_nodes(op="placeholder"):
         if node.name in lifted:
             values[node] = program.constants[lifted[node.name]]
-    written = _written_in_place(graph)
+    written = {written_root(node) for node in graph.nodes}
     with torch.no_grad():
         for node in graph.nodes:
             if _can_fold(node, written) and all(source in values for source in node.all_input_nodes):
@@ -164,25 +184,11 @@ def fold_constants(program: ExportedProgram, max_bytes: int = 2**20) -> int:
     return len(border)
 
 
-def _can_fold(node: torch.fx.Node, written: set[torch.fx.Node]) -> bool:
+def _can_fold(node: torch.fx.Node, written: set[torch.fx.Node | None]) -> bool:
     target = node.target
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload) or node in written:
         return False
     return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
-
-
-def _written_in_place(graph: torch.fx.Graph) -> set[torch.fx.Node]:
-    """The nodes that an in-place operator changes, and what they are views of."""
-    written: set[torch.fx.Node] = set()
-    for node in graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
-            pending = list(node.all_input_nodes)
-            while pending:
-                source = pending.pop()
-                if source not in written:
-                    written.add(source)
-                    pending += source.all_input_nodes
-    return written
 
 
 def _take_over(program: ExportedProgram, old: torch.fx.Node, new: torch.fx.Node) -> None:

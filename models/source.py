@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from .dtypes import float32_inputs, to_float32
 from .findings import Finding
 from .inputs import (
     DEFAULT_MAX_BATCH,
@@ -27,6 +28,7 @@ from .inputs import (
     inputs_from_value,
 )
 from .resolve import brief, resolve
+from .state import preserved_state
 from .tensors import FlatModel, Signature, TensorInfo, dtype_name, parameter_names
 
 
@@ -79,7 +81,7 @@ class SourceModel:
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The source model's outputs (CPU, no gradients), in order."""
         with torch.no_grad():
-            return list(self.module(*inputs).values())
+            return [tensor.detach() for tensor in self.module(*inputs).values()]
 
 
 def load_source_model(
@@ -114,6 +116,7 @@ def load_source_model(
         _load_weights(module, weights, trust_pickle)
     findings = _to_eval(module)
     _check_finite(module)
+    findings += to_float32(module)
     if example_inputs is None and not input_shapes and example is None:
         example = _companion_inputs(module, origin, companions)
     if example_inputs is not None or input_shapes:
@@ -123,7 +126,7 @@ def load_source_model(
             f"{origin}: no example inputs; give --input-shape name:float32[1,3,224,224] or --example-inputs "
             "FILE.npz, or put a function example_inputs() beside the model."
         )
-    return _finish(module, origin, companions, example, dynamic_batch, name, findings)
+    return _finish(module, origin, companions, float32_inputs(example), dynamic_batch, name, findings)
 
 
 def _finish(
@@ -383,7 +386,7 @@ def _first_run(
     flat: FlatModel, signature: Signature, tensors: tuple[torch.Tensor, ...], origin: str
 ) -> dict[str, torch.Tensor]:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), preserved_state(flat):
             outputs: dict[str, torch.Tensor] = flat(*tensors)
             return outputs
     except InputError:
