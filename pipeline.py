@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -86,6 +86,7 @@ def export(
     force: bool = False,
     progress: Progress | None = None,
     max_parallel: int | None = None,
+    use_cache: bool = True,
     **source_options: Any,
 ) -> Bundle:
     """Make a verified bundle of ``model`` for a device.
@@ -105,6 +106,8 @@ def export(
         output: the bundle's folder; by default ``<model>_<profile>`` here.
         force: replace a bundle that stands there.
         progress: called with what is being done.
+        max_parallel: conversions at once; by default what cores and memory allow.
+        use_cache: take files that were converted before from the user's cache (they are checked again).
         source_options: how the model is loaded; see ``load_source_model``.
 
     Raises:
@@ -130,7 +133,7 @@ def export(
     say("running the source model")
     checks = make_checks(plan.source, plan.calibration, evaluation, min_snr_db)
     with staged(plan.output) as folder:
-        result = _convert(plan, folder, checks, say, max_parallel)
+        result = _convert(plan, folder, checks, say, max_parallel, use_cache)
         if not result.produced:
             sentences = "; ".join(f.sentence() for p in result.not_made for f in p.findings)
             raise InputError(f"no file could be made of {plan.source.origin}: {sentences}.")
@@ -202,12 +205,14 @@ def _named_recipes(precision: str | None, recipe: str | Recipe) -> tuple[Recipe,
     return () if recipe == "auto" else (load_recipe(recipe),)
 
 
-def _convert(plan: Plan, folder: Path, checks: Checks, say: Progress, max_parallel: int | None) -> _Result:
+def _convert(
+    plan: Plan, folder: Path, checks: Checks, say: Progress, max_parallel: int | None, use_cache: bool
+) -> _Result:
     optimizer = Optimizer(plan.capture, plan.calibration, say)
     result = _Result()
     wanted = []
     for name, recipe, file in plan.files():
-        item = Wanted(name, optimizer.run(recipe), file)
+        item = Wanted(name, optimizer.run(recipe), file, use_cache)
         reason = unsupported_reason(item.precision, name, dynamic_shapes=bool(plan.capture.dynamic_shapes))
         if reason is None:
             wanted.append(item)
@@ -244,7 +249,7 @@ def _fall_back(
             f"{item.wanted.file}: {item.wanted.precision} failed ({_why_failed(item)}), so {recipe.name} was taken"
         )
     retried = produce(
-        [Wanted(i.wanted.format, optimizer.run(recipe), i.wanted.file) for i in again],
+        [replace(i.wanted, model=optimizer.run(recipe)) for i in again],
         folder,
         checks,
         on_progress=lambda task, what: say(what),

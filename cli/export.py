@@ -91,6 +91,9 @@ def export(
         Path | None, typer.Option("--output", "-o", help="The bundle's folder. Default: MODEL_PROFILE here.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that stands there.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Convert anew what was converted before.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")
     ] = False,
@@ -127,6 +130,7 @@ def export(
         "min_snr_db": min_snr_db,
         "require_full_delegation": require_full_delegation,
         "strict": strict,
+        "use_cache": not no_cache,
     }
     from .. import pipeline
 

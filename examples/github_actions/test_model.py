@@ -11,9 +11,7 @@ MODEL = Path(__file__).parents[1] / "models" / "classifier.tflite"
 GOLDEN = Path(__file__).parents[1] / "models" / "golden.npz"  # arrays "input" and "output"
 
 
-def test_model(
-    edgeopt_emulator: Callable, assert_parity: Callable, assert_budget: Callable
-) -> None:
+def test_model(edgeopt_emulator: Callable, assert_parity: Callable, assert_budget: Callable) -> None:
     golden = np.load(GOLDEN)
     run = edgeopt_emulator(MODEL, [golden["input"]])
     assert_parity(run, golden["output"])
