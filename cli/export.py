@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import GateError
+from . import export_options as given
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..pipeline import Plan
-
-Profile = Annotated[
-    str,
-    typer.Option(
-        "--profile", "--device", "-p", help="Target device: a name (edgeopt profiles lists them) or a TOML."
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,69 +28,27 @@ def export(
     model: Annotated[
         str, typer.Argument(help="package.module:attribute, file.py:attribute, .pt2 or TorchScript file.")
     ],
-    profile: Profile,
-    formats: Annotated[str, typer.Option("--format", "-f", help="pte, tflite or both.")] = "pte,tflite",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="fp32, fp16, int8-dynamic, int8-static, comma-separated. Default: the profile decides."
-        ),
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="auto, a named recipe, or a TOML file.")] = "auto",
-    calibration: Annotated[
-        str | None,
-        typer.Option("--calibration", help="Samples for static int8: FILE.npz or module:function."),
-    ] = None,
-    evaluate: Annotated[
-        str | None,
-        typer.Option("--eval", help="Task metric: module:function, or FILE.npz with inputs and labels."),
-    ] = None,
-    max_accuracy_drop: Annotated[
-        str | None, typer.Option("--max-accuracy-drop", help="Gate: how far the metric may fall, e.g. 1%.")
-    ] = None,
-    min_snr_db: Annotated[
-        float | None,
-        typer.Option("--min-snr-db", help="Gate: least SNR of every output, instead of the default."),
-    ] = None,
-    require_full_delegation: Annotated[
-        bool, typer.Option("--require-full-delegation", help="Gate: no operator may be left to slow kernels.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Gate: every format asked for must be made.")
-    ] = False,
-    example_inputs: Annotated[
-        str | None, typer.Option("--example-inputs", help="FILE.npz or module:function.")
-    ] = None,
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input-shape", help="name:float32[1,3,224,224], once an input; a word is a dynamic size."
-        ),
-    ] = None,
-    dynamic_batch: Annotated[
-        bool, typer.Option("--dynamic-batch", help="Let the first axis of every input vary (1 to 16).")
-    ] = False,
-    model_args: Annotated[
-        str | None, typer.Option("--model-args", help="JSON keyword arguments of the class or factory.")
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="A state_dict (.pt, .safetensors) to load into the model."),
-    ] = None,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Allow files that hold pickles, which run code when read.")
-    ] = False,
-    name: Annotated[str | None, typer.Option("--name", help="The model's name in the bundle.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The bundle's folder. Default: MODEL_PROFILE here.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the bundle that stands there.")] = False,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Convert anew what was converted before.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")
-    ] = False,
+    profile: given.Profile,
+    formats: given.Formats = "pte,tflite",
+    precision: given.Precision = None,
+    recipe: given.Recipe = "auto",
+    calibration: given.Calibration = None,
+    evaluate: given.Eval = None,
+    max_accuracy_drop: given.MaxAccuracyDrop = None,
+    min_snr_db: given.MinSnrDb = None,
+    require_full_delegation: given.RequireFullDelegation = False,
+    strict: given.Strict = False,
+    example_inputs: given.ExampleInputs = None,
+    input_shape: given.InputShape = None,
+    dynamic_batch: given.DynamicBatch = False,
+    model_args: given.ModelArgs = None,
+    weights: given.Weights = None,
+    trust_pickle: given.TrustPickle = False,
+    name: given.Name = None,
+    output: given.Output = None,
+    force: given.Force = False,
+    no_cache: given.NoCache = False,
+    dry_run: given.DryRun = False,
     json_output: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
