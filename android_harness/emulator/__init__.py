@@ -22,6 +22,7 @@ _FROM = {
     "payload": ".toolchain",
     "run": ".execution",
     "setup": ".toolchain",
+    "verify_on_emulator": ".verification",
 }
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "payload",
     "run",
     "setup",
+    "verify_on_emulator",
     "write_counts_baseline",
 ]
 
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from .parity import check_parity as check_parity
     from .toolchain import payload as payload
     from .toolchain import setup as setup
+    from .verification import verify_on_emulator as verify_on_emulator
 
 
 def __getattr__(name: str) -> Any:
