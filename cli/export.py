@@ -14,7 +14,7 @@ from .reporter import Reporter
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..pipeline import Plan
+    from ..planning import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -72,34 +72,34 @@ def export(
         "output": output,
         "force": force,
     }
-    from ..gates import parse_percent
+    from ..gates import Gates, parse_percent
+    from ..pipeline import export_plan
+    from ..planning import make_plan
 
-    gates: dict[str, Any] = {
-        "evaluate": evaluate,
-        "max_accuracy_drop": None
-        if max_accuracy_drop is None
-        else parse_percent(max_accuracy_drop, "--max-accuracy-drop"),
-        "min_snr_db": min_snr_db,
-        "require_full_delegation": require_full_delegation,
-        "strict": strict,
-        "use_cache": not no_cache,
-    }
-    from .. import pipeline
-
-    failure: GateError | None = None
+    drop = None if max_accuracy_drop is None else parse_percent(max_accuracy_drop, "--max-accuracy-drop")
+    gates = Gates(drop, require_full_delegation, strict)
+    gates.check(evaluate is not None)
     with reporter.progress() as progress:
-        if dry_run:
-            plan = pipeline.make_plan(model, progress=lambda what: progress(what, None), **options)
-        else:
-            try:
-                bundle = pipeline.export(
-                    model, progress=lambda what: progress(what, None), **options, **gates
-                )
-            except GateError as error:
-                failure, bundle = error, error.bundle
+        plan = make_plan(model, progress=lambda what: progress(what, None), **options)
+    # Said before the long part begins, so that nobody waits for what can't work.
+    for finding in plan.findings:
+        reporter.warn(finding.sentence())
     if dry_run:
         _print_plan(reporter, plan)
         return
+    failure: GateError | None = None
+    with reporter.progress() as progress:
+        try:
+            bundle = export_plan(
+                plan,
+                gates,
+                evaluate=evaluate,
+                min_snr_db=min_snr_db,
+                use_cache=not no_cache,
+                progress=lambda what: progress(what, None),
+            )
+        except GateError as error:
+            failure, bundle = error, error.bundle
     _print_bundle(reporter, bundle, failure)
     if failure is not None:
         raise typer.Exit(failure.exit_code)
@@ -180,8 +180,6 @@ def _hush_libraries(verbose: bool) -> None:
 def _print_plan(reporter: Reporter, plan: Plan) -> None:
     from .bundle_view import draw_plan, plan_payload
 
-    for finding in plan.findings:
-        reporter.warn(finding.sentence())
     reporter.result(plan_payload(plan), lambda console: draw_plan(console, plan))
 
 
@@ -189,13 +187,14 @@ def _print_bundle(reporter: Reporter, bundle: Bundle, failure: GateError | None)
     from .bundle_view import bundle_payload, draw_bundle
 
     manifest = bundle.manifest
-    for warning in manifest.warnings:
-        reporter.warn(warning)
-    for item in manifest.not_made:
-        reporter.warn(f"{item['file']} was not made: {item['sentence']}")
-    for artifact in bundle.artifacts:
-        for warning in artifact.warnings:
-            reporter.warn(f"{artifact.file}: {warning}")
+    said = [
+        *manifest.warnings,
+        *(f"{item['file']} was not made: {item['sentence']}" for item in manifest.not_made),
+        *(f"{artifact.file}: {warning}" for artifact in bundle.artifacts for warning in artifact.warnings),
+    ]
+    for warning in said:
+        if warning not in reporter.warnings:
+            reporter.warn(warning)
     errors = [str(failure)] if failure else []
     reporter.result(
         bundle_payload(bundle), lambda console: draw_bundle(console, bundle), ok=not failure, errors=errors

@@ -26,10 +26,12 @@ LEVELS = {
     "results": 7,
     "verify": 8,
     "doctor": 8,
-    "pipeline": 8,
-    "cli": 9,
-    "__main__": 10,
-    "__init__": 10,
+    "planning": 8,
+    "record": 9,
+    "pipeline": 10,
+    "cli": 11,
+    "__main__": 12,
+    "__init__": 12,
 }
 
 
