@@ -65,8 +65,15 @@ def test_nested_inputs_and_outputs_are_flattened_and_named() -> None:
     assert [t.tolist() for t in source.run(source.example)] == [[3, 3], [6, 6], [9, 9]]
 
 
-def test_outputs_that_are_no_tensors_are_refused() -> None:
-    with pytest.raises(InputError, match="returned a set"):
+def test_outputs_that_are_no_tensors_are_left_out_and_said() -> None:
+    class Cached(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, object]:
+            return {"logits": x, "cache": object(), "loss": None, "steps": 3}
+
+    source = load_source_model(Cached(), example_inputs=torch.ones(1, 2))
+    assert [info.name for info in source.outputs] == ["logits"]
+    assert [f.message for f in source.findings] == ["output 'cache' (object) is not a tensor and is left out"]
+    with pytest.raises(InputError, match=r"no tensor \(but a set\)"):
         named_tensors({1, 2})
     with pytest.raises(InputError, match="no tensor"):
         named_tensors({"a": None})
