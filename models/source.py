@@ -392,7 +392,7 @@ def _first_run(
 ) -> Any:
     args, kwargs = signature.arguments(tensors)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), preserved_state(module):
             return module(*args, **kwargs)
     except Exception as error:
         given = ", ".join(
