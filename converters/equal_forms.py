@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .recurrent import recurrent_form
+
 _ATEN = torch.ops.aten
 Form = Callable[..., Any]
 
@@ -347,11 +349,17 @@ _AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with
 
 _NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensors of full rank")
 
+_RECURRENT = _Rule(
+    recurrent_form, None, "a recurrent layer is written as linear layers and gates, step by step"
+)
+
 _RULES: dict[Any, _Rule] = {
     _ATEN.mul.Tensor: _NUMBER,
     _ATEN.div.Tensor: _NUMBER,
     _ATEN.add.Tensor: _NUMBER,
     _ATEN.sub.Tensor: _NUMBER,
+    _ATEN.lstm.input: _RECURRENT,
+    _ATEN.gru.input: _RECURRENT,
     _ATEN.hardsigmoid.default: _Rule(
         _hard_sigmoid, "pte int8", "hardsigmoid is written with tensors of full rank"
     ),
