@@ -86,10 +86,19 @@ def accuracy_drop(baseline: float | None, metric: float | None) -> float | None:
     return drop if 0 <= abs(baseline) <= 1 else drop / abs(baseline)
 
 
-def artifact_warnings(item: Produced) -> list[str]:
-    """What a user would want to hear about a file that passed."""
+def artifact_warnings(item: Produced, size_budget_mib: float | None) -> list[str]:
+    """What a user would want to hear about a file that passed.
+
+    Args:
+        size_budget_mib: the profile's budget for a model file.
+    """
     report, precision = item.report, item.wanted.precision
     warnings = []
+    size_mib = item.path.stat().st_size / 2**20 if item.path else 0.0
+    if size_budget_mib is not None and size_mib > size_budget_mib:
+        warnings.append(
+            f"{size_mib:,.0f} MiB is over the {size_budget_mib:,.0f} MiB that the profile allows a model"
+        )
     quantized = report.get("quantized_weights_ratio", 0.0)
     if precision.startswith("int8") and quantized < _MIN_QUANTIZED_WEIGHTS:
         warnings.append(
