@@ -104,6 +104,17 @@ def artifact_warnings(item: Produced, size_budget_mib: float | None) -> list[str
         warnings.append(
             f"only {quantized:.0%} of the weights are int8; the rest stayed float, so the file hardly shrinks"
         )
+    computed = report.get("quantized_macs_ratio")
+    if (
+        precision.startswith("int8")
+        and quantized >= _MIN_QUANTIZED_WEIGHTS
+        and computed is not None
+        and computed < 0.5
+    ):
+        warnings.append(
+            f"only {computed:.0%} of the multiply-accumulates use int8; the rest expand their weights to float: "
+            "smaller, not faster"
+        )
     elements = sum(report.get("weights", {}).values())
     if precision == "fp16" and elements > 10_000 and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements:
         warnings.append(
