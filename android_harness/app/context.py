@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
@@ -35,6 +35,7 @@ class Tensor:
         name: as the model calls it; ``ident`` as the code does; ``file_name`` as the model file does.
         dtype: of the file, which may be narrower than the model's.
         shape: a dynamic size is the identifier of its parameter.
+        varies: an output whose ``shape`` is the example's and follows the dynamic sizes.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Tensor:
     file_name: str
     dtype: str
     shape: tuple[int | str, ...]
+    varies: bool = False
 
     @property
     def dynamic(self) -> bool:
@@ -57,7 +59,8 @@ class Tensor:
     def text(self) -> str:
         """Like ``float32[1, 3, 224, 224]``, or ``float32 scalar``."""
         sizes = ", ".join(str(size) for size in self.shape)
-        return f"{self.dtype}[{sizes}]" if self.shape else f"{self.dtype} scalar"
+        text = f"{self.dtype}[{sizes}]" if self.shape else f"{self.dtype} scalar"
+        return f"{text} for the example's sizes" if self.varies else text
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,11 @@ class AppContext:
         """The package as a path."""
         return self.package.replace(".", "/")
 
+    @property
+    def namespace(self) -> str:
+        """The C++ namespace: the package's parts."""
+        return self.package.replace(".", "::")
+
     def signature(self) -> dict[str, Any]:
         """What callers compile against; :mod:`.update` compares two of these."""
         return {
@@ -150,6 +158,7 @@ def app_context(bundle: Bundle, package: str, platform: str, file: str | None = 
     inputs = _tensors(manifest.inputs, artifact.inputs, idents[: len(manifest.inputs)], dims)
     names = unique([camel(t.name, f"output{i}") for i, t in enumerate(manifest.outputs)])
     outputs = _tensors(manifest.outputs, artifact.outputs, names, dims)
+    outputs = tuple(replace(t, varies=bool(dims) and not t.dynamic) for t in outputs)
     _check_tensors(platform, artifact, manifest, inputs, outputs)
     os, runtime_package = manifest.profile.get("os") or {}, _PACKAGE_OF[artifact.runtime]
     return AppContext(

@@ -33,6 +33,8 @@ _TAKEN_CLASSES = frozenset(
     Pixels Placement Result RuntimeVersion Set Short String Task Tensor TensorSpec Unit URL
     """.split()
 )
+# Files and build targets that the C++ example has of its own.
+_TAKEN_SLUGS = frozenset("all clean edit_cache golden help install main package runtime sha256 test".split())
 _PACKAGE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 
 
@@ -86,7 +88,7 @@ def snake(name: str, fallback: str = "edge_model") -> str:
     """``name`` as a lower_snake_case word for files, targets and namespaces."""
     text = "_".join(word.lower() for word in words_of(name)) or fallback
     text = "model_" + text if text[0].isdigit() else text
-    return text + "_model" if text in KEYWORDS else text
+    return text + "_model" if text in KEYWORDS | _TAKEN_SLUGS else text
 
 
 def unique(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:

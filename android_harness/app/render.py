@@ -110,6 +110,7 @@ class _Texts:
     def __init__(self, platform: str, context: AppContext) -> None:
         self._platform = platform
         self._values = {field.name: getattr(context, field.name) for field in fields(context)}
+        self._values["namespace"] = context.namespace
 
     def made(self, template: str, path: str) -> File:
         """A file that ``--update`` writes anew."""
