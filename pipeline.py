@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle, load_bundle, staged
-from .converters.checks import Checks, make_checks
+from .converters.checks import Checks, make_checks, uninformative_outputs
 from .converters.jobs import FORMATS, Produced, Wanted, discard, produce
 from .device_profiles import DeviceProfile
 from .errors import GateError, InputError
@@ -115,6 +115,11 @@ def export_plan(
     checks = make_checks(plan.source, plan.calibration, evaluation, min_snr_db)
     with staged(plan.output) as folder:
         result = _convert(plan, folder, checks, say, max_parallel, use_cache)
+        result.notes += [
+            f"output {name!r} is the same for every check input, so its parity proves little: give real data "
+            "with --calibration or --example-inputs"
+            for name in uninformative_outputs(checks)
+        ]
         if not result.produced:
             sentences = "; ".join(f.sentence() for p in result.not_made for f in p.findings)
             raise InputError(f"no file could be made of {plan.source.origin}: {sentences}.")

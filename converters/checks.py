@@ -81,6 +81,21 @@ def make_checks(
     return Checks(source, arrays, reference, evaluation, baseline, count, min_snr_db)
 
 
+def uninformative_outputs(checks: Checks) -> list[str]:
+    """Outputs that the source model gives alike for every check input: parity on them proves little."""
+    first, *others = checks.reference
+    return [
+        info.name
+        for index, info in enumerate(checks.source.outputs)
+        if others
+        and all(
+            o[index].shape != first[index].shape
+            or np.array_equal(o[index], first[index], equal_nan=first[index].dtype.kind == "f")
+            for o in others
+        )
+    ]
+
+
 def check_file_outputs(path: Path, precision: str, checks: Checks) -> CheckResult:
     """Run ``path`` in its runtime and compare it with the source model.
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .recurrent import recurrent_form
+
 _ATEN = torch.ops.aten
 Form = Callable[..., Any]
 
@@ -32,7 +34,8 @@ def equal_form(node: torch.fx.Node, output_format: str | None) -> EqualForm | No
     """An equal form of ``node``, or None when it needs none.
 
     Args:
-        output_format: ``pte`` or ``tflite``; None asks for the forms that both need.
+        output_format: ``pte``, ``tflite``, or ``pte int8`` for a quantised graph; None asks for the forms that
+            both formats need.
     """
     rule = _RULES.get(node.target)
     if rule is None or rule.format != output_format or _is_symbolic(node):
@@ -269,6 +272,33 @@ def _volume_by_slices(node: torch.fx.Node) -> Form | None:
     return form
 
 
+def _number_of_full_rank(node: torch.fx.Node) -> Form | None:
+    """Arithmetic of an image and a number: between quantised convolutions ExecuTorch mixes up the layouts.
+
+    XNNPACK's part turns images to channels last and takes a constant of fewer dimensions for one of other axes
+    (12 dB where 62 are right). A constant of as many dimensions is left in peace.
+    """
+    if len(node.args) != 2 or node.kwargs:
+        return None
+    source, number = node.args
+    value = node.meta.get("val")
+    if not isinstance(source, torch.fx.Node) or isinstance(number, torch.fx.Node | bool | complex):
+        return None
+    if not isinstance(value, torch.Tensor) or value.ndim != 4 or not value.dtype.is_floating_point:
+        return None
+    constant = torch.full((1, 1, 1, 1), float(number), dtype=value.dtype)  # type: ignore[arg-type]
+    operation: Any = node.target
+    return lambda x: operation(x, constant)
+
+
+def _hard_sigmoid(node: torch.fx.Node) -> Form | None:
+    """clamp(x / 6 + 1/2, 0, 1), which ExecuTorch would write with numbers (see above)."""
+    if node.meta["val"].ndim != 4:
+        return None
+    sixth, half = torch.full((1, 1, 1, 1), 1 / 6), torch.full((1, 1, 1, 1), 0.5)
+    return lambda x: torch.clamp(x * sixth.to(x.dtype) + half.to(x.dtype), 0.0, 1.0)
+
+
 def _affine_grid(node: torch.fx.Node) -> Form | None:
     """A grid of positions: LiteRT writes an operator for it that its runtime doesn't have.
 
@@ -296,7 +326,7 @@ def _is_symbolic(node: torch.fx.Node) -> bool:
 
 @dataclass(frozen=True)
 class _Rule:
-    """``find`` gives the form of a node; ``format`` is the one that needs it, None for both."""
+    """``find`` gives the form of a node; ``format`` is what needs it, None for both formats."""
 
     find: Callable[[torch.fx.Node], Form | None]
     format: str | None
@@ -317,7 +347,22 @@ _BAG = _Rule(_embedding_bag, None, "an embedding bag is written as an embedding 
 _VOLUME = _Rule(_volume_by_slices, "pte", "a 3-D convolution is written as 2-D convolutions of its slices")
 _AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with a constant grid")
 
+_NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensors of full rank")
+
+_RECURRENT = _Rule(
+    recurrent_form, None, "a recurrent layer is written as linear layers and gates, step by step"
+)
+
 _RULES: dict[Any, _Rule] = {
+    _ATEN.mul.Tensor: _NUMBER,
+    _ATEN.div.Tensor: _NUMBER,
+    _ATEN.add.Tensor: _NUMBER,
+    _ATEN.sub.Tensor: _NUMBER,
+    _ATEN.lstm.input: _RECURRENT,
+    _ATEN.gru.input: _RECURRENT,
+    _ATEN.hardsigmoid.default: _Rule(
+        _hard_sigmoid, "pte int8", "hardsigmoid is written with tensors of full rank"
+    ),
     _ATEN.index_put.default: _MASK,
     _ATEN.index_put_.default: _MASK,
     _ATEN.adaptive_max_pool2d.default: _BINS,

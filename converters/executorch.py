@@ -36,6 +36,8 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
 
     progress("preparing the graph")
     program, notes = rewrite_program(_program(model), "pte")
+    if model.kind in ("format", "pt2e"):
+        program, _ = rewrite_program(program, "pte int8")
     dynamic = bool(model.capture.dynamic_shapes)
     try:
         path.write_bytes(_lower(program, [XnnpackPartitioner()], dynamic, progress))

@@ -52,7 +52,8 @@ def rewrite_program(
     """``program`` with each operator that a format can't take replaced by an equal form.
 
     Args:
-        output_format: ``pte`` or ``tflite``; None takes the forms that both need.
+        output_format: ``pte``, ``tflite``, or ``pte int8`` for a quantised graph; None takes the forms that
+            both formats need.
 
     Returns:
         The program itself when there is nothing to do, else a changed copy, and a note for each kind of change.

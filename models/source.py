@@ -29,7 +29,7 @@ from .inputs import (
 )
 from .resolve import brief, resolve
 from .state import preserved_state
-from .tensors import FlatModel, Signature, TensorInfo, dtype_name, parameter_names
+from .tensors import FlatModel, Signature, TensorInfo, dtype_name, left_out, named_tensors, parameter_names
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,12 @@ def _finish(
     tensors = tuple(_widen(tensor, index, dynamic) for index, tensor in enumerate(tensors))
     flat = FlatModel(module, signature)
     _mirror_mode(flat, module)
-    outputs = _first_run(flat, signature, tensors, origin)
+    raw = _first_run(module, signature, tensors, origin)
+    outputs = named_tensors(raw)
+    findings += [
+        Finding("warning", f"output {path!r} ({kind}) is not a tensor and is left out")
+        for path, kind in left_out(raw).items()
+    ]
     findings += [
         Finding("warning", f"output {key!r} has NaN or infinite values on the example inputs")
         for key, value in outputs.items()
@@ -383,14 +388,12 @@ def _given_inputs(module: torch.nn.Module, given: Any, shapes: Sequence[str]) ->
 
 
 def _first_run(
-    flat: FlatModel, signature: Signature, tensors: tuple[torch.Tensor, ...], origin: str
-) -> dict[str, torch.Tensor]:
+    module: torch.nn.Module, signature: Signature, tensors: tuple[torch.Tensor, ...], origin: str
+) -> Any:
+    args, kwargs = signature.arguments(tensors)
     try:
-        with torch.no_grad(), preserved_state(flat):
-            outputs: dict[str, torch.Tensor] = flat(*tensors)
-            return outputs
-    except InputError:
-        raise
+        with torch.no_grad(), preserved_state(module):
+            return module(*args, **kwargs)
     except Exception as error:
         given = ", ".join(
             f"{name}:{dtype_name(tensor.dtype)}{list(tensor.shape)}"

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeopt.android_harness.emulator import Cpu, check_parity, cpu_of, measure_on_emulator, run
+from edgeopt.android_harness.emulator import (
+    Cpu,
+    EmulatorTarget,
+    check_parity,
+    cpu_of,
+    measure_on_emulator,
+    run,
+)
 from edgeopt.android_harness.emulator.cpu import CHECKED_FEATURES
 from edgeopt.android_harness.emulator.execution import describe
 from edgeopt.device_profiles import DeviceProfile, load_profile
@@ -200,6 +207,38 @@ def test_the_payload_is_whole(emulated_models: Path) -> None:
         files = payload(runtime)
         assert {"ld-linux-aarch64.so.1", "libc.so.6", f"{runtime}_runner"} <= set(files)
         assert all(path.is_file() for path in files.values())
+
+
+@pytest.mark.parametrize(("runtime", "file"), [("executorch", "cnn_int8.pte"), ("litert", "cnn.tflite")])
+def test_the_payload_runs_on_a_board_without_a_c_library(
+    emulated_models: Path, tmp_path: Path, host_outputs: dict[str, np.ndarray], runtime: str, file: str
+) -> None:
+    from edgeopt.android_harness.emulator import payload
+
+    place = "/data/local/tmp/edgeopt"
+    golden_input(emulated_models, file).tofile(tmp_path / "in.bin")
+    with EmulatorTarget(A53) as board:
+        assert board.describe().arch == "arm64"
+        for name, path in payload(runtime).items():
+            board.push(path, f"{place}/{name}")
+        board.push(emulated_models / file, f"{place}/{file}")
+        board.push(tmp_path / "in.bin", f"{place}/in.bin")
+        flags = ["--model", file, "--input", "in.bin", "--output-prefix", "out", "--runs", "2"]
+        loader = ["./ld-linux-aarch64.so.1", "--library-path", ".", f"./{runtime}_runner"]
+        done = board.execute([*loader, *flags], timeout_s=120, folder=place)
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert report["runtime"] == runtime and len(report["runs_ms"]) == 2
+        board.pull(f"{place}/out0.bin", tmp_path / "out.bin")
+        failed = board.execute([*loader, "--model", "absent.pte"], timeout_s=120, folder=place)
+        assert failed.returncode == 2 and "runner: " in failed.stderr
+        board.remove(place)
+        with pytest.raises(EdgeoptError, match="is not on the emulated"):
+            board.pull(f"{place}/out0.bin", tmp_path / "again.bin")
+        with pytest.raises(EdgeoptError, match="leads out"):
+            board.push(tmp_path / "in.bin", "../../etc/x")
+    output = np.fromfile(tmp_path / "out.bin", np.float32).reshape(host_outputs[file].shape)
+    assert check_parity([output], [host_outputs[file]]).ok
 
 
 def test_describe_tells_the_inputs(emulated_models: Path) -> None:

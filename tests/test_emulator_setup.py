@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt.android_harness.emulator import cpu, debian, toolchain, wheels
+from edgeopt.android_harness.emulator import build, cpu, debian, toolchain, wheels
 from edgeopt.android_harness.emulator.cache import cache_dir, locked, read_json, replacing, write_json
 from edgeopt.device_profiles import load_profile
 from edgeopt.errors import EdgeoptError, InputError
@@ -186,6 +186,27 @@ def _setup_process(folder: Path, **environment: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo usage: qemu-aarch64 -cpu model", "no -plugin option"),
+        ("echo libcapstone.so.4: cannot open >&2; exit 127", "libcapstone"),
+    ],
+)
+def test_a_qemu_that_takes_no_plugin_is_refused(tmp_path: Path, script: str, words: str) -> None:
+    program = tmp_path / "host" / "usr" / "bin" / "qemu-aarch64"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    with pytest.raises(EdgeoptError, match=words):
+        toolchain.qemu_version(toolchain.Toolchain(tmp_path, {}))
+
+
+def test_another_litert_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(EdgeoptError, match=r"ai-edge-litert 9\.0\.0 is not one"):
+        build.build_all(tmp_path, tmp_path, Path("gcc"), {"litert": {"version": "9.0.0"}})
 
 
 def _path_without_compilers(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 Front door: :func:`setup` (once), :func:`run` (outputs and counts), :func:`check_parity` (against the host and
 the source model), :func:`measure_on_emulator` (measurements), :func:`payload` (what a real board needs to run
-the same runner). Nothing here may report QEMU's wall-clock as a latency.
+the same runner), :class:`EmulatorTarget` (push, execute, pull). Nothing here may report QEMU's wall-clock as a latency.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ _FROM = {
     "Counts": ".counts",
     "Cpu": ".cpu",
     "EmulatedRun": ".execution",
+    "EmulatorTarget": ".board",
     "Parity": ".parity",
     "check_parity": ".parity",
     "gate_counts": ".gating",
@@ -29,6 +30,7 @@ __all__ = [
     "Counts",
     "Cpu",
     "EmulatedRun",
+    "EmulatorTarget",
     "Parity",
     "check_parity",
     "cpu_of",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .board import EmulatorTarget as EmulatorTarget
     from .counts import Counts as Counts
     from .cpu import Cpu as Cpu
     from .cpu import cpu_of as cpu_of

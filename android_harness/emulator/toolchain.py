@@ -22,7 +22,7 @@ from .cache import cache_dir, locked, read_json, replacing, sha256_of, write_jso
 
 Progress = Callable[[str, float | None], None]
 
-SCHEMA = 1
+SCHEMA = 2
 PACKAGES = ("qemu-user", "g++-12-aarch64-linux-gnu")
 HOST_COMPILER = "gcc-12"
 _BATCH = 8  # archives fetched by one call of apt-get
