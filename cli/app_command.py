@@ -51,14 +51,10 @@ def make_app(
 
     loaded = load_bundle(bundle)
     if update:
-        made = update_app(
-            loaded, output=output, package=package, platform=platform, file=file, force=force
-        )
+        made = update_app(loaded, output=output, package=package, platform=platform, file=file, force=force)
     else:
         assert package is not None
-        made = generate(
-            loaded, package=package, output=output, platform=platform or "android", file=file
-        )
+        made = generate(loaded, package=package, output=output, platform=platform or "android", file=file)
     for warning in made.warnings:
         reporter.warn(warning)
     changes, context = made.changes, made.context
@@ -80,7 +76,9 @@ def make_app(
     def draw(console: Any) -> None:
         said = f"{len(changes.written)} files written"
         if update:
-            said += f", {len(changes.unchanged)} unchanged, {len(changes.removed)} removed; yours were left alone"
+            said += (
+                f", {len(changes.unchanged)} unchanged, {len(changes.removed)} removed; yours were left alone"
+            )
         console.print(f"{output}: {context.class_name} for {context.platform}, {said}", markup=False)
         for side, tensors in (("input ", context.inputs), ("output", context.outputs)):
             for tensor in tensors:

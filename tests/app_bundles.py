@@ -26,7 +26,7 @@ ODD_NAMES: tuple[Sequence[Spec], Sequence[Spec]] = (
     ],
     [
         ("when", "float32", [1, 3]),
-        ("*/ \"quoted\" \\ ${x}", "float32", []),
+        ('*/ "quoted" \\ ${x}', "float32", []),
         ("スコア", "int64", [2]),
         ("runtime", "int32", [2]),
     ],
@@ -97,7 +97,9 @@ def make_bundle(
 def _golden(specs: Sequence[Spec], generator: np.random.Generator) -> dict[str, list[np.ndarray]]:
     def sample(dtype: str, shape: list[int | str], dynamic: int) -> np.ndarray:
         sizes = [dynamic if isinstance(size, str) else size for size in shape]
-        values = generator.normal(size=sizes) if dtype.startswith("float") else generator.integers(0, 9, sizes)
+        values = (
+            generator.normal(size=sizes) if dtype.startswith("float") else generator.integers(0, 9, sizes)
+        )
         return np.asarray(values).astype(dtype)
 
     return {name: [sample(dtype, shape, dynamic) for dynamic in (2, 3)] for name, dtype, shape in specs}
@@ -110,7 +112,7 @@ def _entry(name: str, dtype: str, shape: list[int | str]) -> dict[str, Any]:
 
 def _file_names(format: str) -> Any:
     """ExecuTorch loses the names and keeps the order."""
-    return lambda side: (lambda index, name: f"{side}_{index}" if format == "pte" else name)
+    return lambda side: lambda index, name: f"{side}_{index}" if format == "pte" else name
 
 
 def _file_tensors(specs: Sequence[Spec], name_of: Any) -> list[dict[str, Any]]:

@@ -129,7 +129,9 @@ def _rendered(
     from .render import render
 
     context = app_context(bundle, package, platform, file)
-    artifact = next(a for a in bundle.artifacts if a.sha256 == context.model_sha256 and file in (None, a.file))
+    artifact = next(
+        a for a in bundle.artifacts if a.sha256 == context.model_sha256 and file in (None, a.file)
+    )
     model = bundle.artifact_path(artifact).read_bytes()
     return context, artifact.file, render(context, golden_files(bundle, artifact, context), model)
 

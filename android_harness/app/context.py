@@ -21,7 +21,17 @@ DTYPES = {
     ("android", "executorch"): ("float32", "float64", "float16", "int64", "int32", "int8", "uint8"),
     ("android", "litert"): ("float32", "int64", "int32", "int8", "bool"),
     ("swift", "executorch"): ("float32", "float64", "int64", "int32", "int8", "uint8", "bool"),
-    ("cpp", "executorch"): ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"),
+    ("cpp", "executorch"): (
+        "float32",
+        "float64",
+        "float16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "bool",
+    ),
     ("cpp", "litert"): ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"),
 }
 _NARROWED = {("int64", "int32"), ("float64", "float32"), ("float32", "float16")}
@@ -205,7 +215,9 @@ def _artifact(bundle: Bundle, file: str | None) -> Artifact:
             f"{bundle.path} failed its gates (see SUMMARY.md): export it again, or name a verified file with --file."
         )
     if chosen.status != "verified":
-        raise InputError(f"{chosen.file} in {bundle.path} failed its checks (see SUMMARY.md): export it again.")
+        raise InputError(
+            f"{chosen.file} in {bundle.path} failed its checks (see SUMMARY.md): export it again."
+        )
     return chosen
 
 

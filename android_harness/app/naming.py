@@ -9,32 +9,48 @@ from collections.abc import Iterable, Sequence
 from ...errors import InputError
 
 # What Kotlin, Java, Swift or C++ reserve, in one set: a name is then the same on every platform.
-KEYWORDS = frozenset(
-    """
-    abstract alignas alignof and asm as assert associatedtype auto await bool boolean break byte case catch char
-    class co_await co_return co_yield concept const const_cast consteval constexpr constinit continue decltype
-    default defer deinit delete do double dynamic_cast else enum explicit export extends extension extern
-    fallthrough false fileprivate final finally float for friend fun func goto guard if implements import in
-    indirect init inline inout instanceof int interface internal is let long mutable namespace native new nil not
-    noexcept null nullptr object open operator or override package precedencegroup private protected protocol
-    public register reinterpret_cast repeat requires rethrows return self short signed sizeof some static
-    static_assert static_cast strictfp struct subscript super switch synchronized template this thread_local throw
-    throws transient true try typealias typedef typeid typename typeof union unsigned using val var virtual void
-    volatile wchar_t when where while xor
-    """.split()
-)
+_RESERVED = """
+    abstract alignas alignof and as asm assert associatedtype auto await bool boolean break byte case
+    catch char class co_await co_return co_yield concept const const_cast consteval constexpr constinit
+    continue decltype default defer deinit delete do double dynamic_cast else enum explicit export extends
+    extension extern fallthrough false fileprivate final finally float for friend fun func goto guard if
+    implements import in indirect init inline inout instanceof int interface internal is let long mutable
+    namespace native new nil noexcept not null nullptr object open operator or override package
+    precedencegroup private protected protocol public register reinterpret_cast repeat requires rethrows
+    return self short signed sizeof some static static_assert static_cast strictfp struct subscript super
+    switch synchronized template this thread_local throw throws transient true try typealias typedef
+    typeid typename typeof union unsigned using val var virtual void volatile wchar_t when where while xor
+"""
+KEYWORDS = frozenset(_RESERVED.split())
 # Letters that have no decomposition but a usual spelling.
 _SPELT = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ł": "l", "þ": "th", "ð": "d", "ı": "i"}
-# The first part of a class name may not be taken by what the generated code itself uses.
-_TAKEN_CLASSES = frozenset(
-    """
-    Any Array Bitmap Boolean BuildConfig Byte Closeable Context Data Delegate Dispatchers Double EValue Exception
-    Float Int List Log Long Map Model ModelException ModelFile ModelRuntime ModelSpec Module Mutex Options Outputs
-    Pixels Placement Result RuntimeVersion Set Short String Task Tensor TensorSpec Unit URL
-    """.split()
-)
+# Classes that the generated code has or uses itself.
+_TAKEN = """
+    Accelerator Activity Agreement Any Array BenchmarkActivity BenchmarkReport Bitmap Boolean Buffer
+    BuildConfig Bundle Byte Classification Closeable CompiledModel Context Data Delegate Dispatchers
+    Double EValue ElementType Environment Exception File Float Golden GoldenSample GoldenTensor GoldenTest
+    GoldenTests Int Labels List Log Long Map Model ModelError ModelException ModelFile ModelRuntime
+    ModelSpec ModelSpecTest Module Mutex Options Outputs Pixels Placement Random Result Runtime
+    RuntimeVersion Sample Scalar Set Short String Task Tensor TensorBuffer TensorSpec Tolerance URL Unit
+    Value
+"""
+_TAKEN_CLASSES = frozenset(_TAKEN.split())
 # Files and build targets that the C++ example has of its own.
-_TAKEN_SLUGS = frozenset("all clean edit_cache golden help install main package runtime sha256 test".split())
+_TAKEN_SLUGS = frozenset(
+    (
+        "all",
+        "clean",
+        "edit_cache",
+        "golden",
+        "help",
+        "install",
+        "main",
+        "package",
+        "runtime",
+        "sha256",
+        "test",
+    )
+)
 _PACKAGE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 
 

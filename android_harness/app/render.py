@@ -37,7 +37,12 @@ def _android(context: AppContext, golden: dict[str, bytes], model: bytes) -> Ite
     for name in ("settings.gradle.kts", "build.gradle.kts", "gradle.properties", "gradle/libs.versions.toml"):
         yield text.once(name, name)
     yield text.once("gitignore", ".gitignore")
-    for name in ("README.md", "model/build.gradle.kts", "model/consumer-rules.pro", "sample/build.gradle.kts"):
+    for name in (
+        "README.md",
+        "model/build.gradle.kts",
+        "model/consumer-rules.pro",
+        "sample/build.gradle.kts",
+    ):
         yield text.once(name, name)
     for name in ("model/src/main/AndroidManifest.xml", "sample/src/main/AndroidManifest.xml"):
         yield text.once(name, name)
@@ -49,13 +54,17 @@ def _android(context: AppContext, golden: dict[str, bytes], model: bytes) -> Ite
     extra = [*(["Pixels"] if context.image else []), *(["Labels"] if context.labels else [])]
     for name in ("ModelSpec", "ModelFile", "RuntimeVersion", *extra):
         yield text.made(f"{source}/{name}.kt", f"{main}/{name}.kt")
-    yield text.made("model/src/test/kotlin/ModelSpecTest.kt", f"model/src/test/kotlin/{package}/ModelSpecTest.kt")
+    yield text.made(
+        "model/src/test/kotlin/ModelSpecTest.kt", f"model/src/test/kotlin/{package}/ModelSpecTest.kt"
+    )
     for name in ("Golden", "GoldenTest"):
         yield text.made(
             f"model/src/androidTest/kotlin/{name}.kt", f"model/src/androidTest/kotlin/{package}/{name}.kt"
         )
     for name in ("BenchmarkActivity", "BenchmarkReport"):
-        yield text.once(f"sample/src/main/kotlin/{name}.kt", f"sample/src/main/kotlin/{package}/sample/{name}.kt")
+        yield text.once(
+            f"sample/src/main/kotlin/{name}.kt", f"sample/src/main/kotlin/{package}/sample/{name}.kt"
+        )
     assets = f"edgeopt/{context.slug}"
     yield File(f"model/src/main/assets/{assets}/{context.model_file}", model, True)
     if context.labels:

@@ -63,7 +63,9 @@ class State:
 
     def to_bytes(self) -> bytes:
         """As it is written: sorted, so that a diff of it can be read."""
-        return (json.dumps({"schema_version": _SCHEMA, **vars(self)}, indent=2, sort_keys=True) + "\n").encode()
+        return (
+            json.dumps({"schema_version": _SCHEMA, **vars(self)}, indent=2, sort_keys=True) + "\n"
+        ).encode()
 
 
 @dataclass
