@@ -79,11 +79,13 @@ def make_app(
             said += (
                 f", {len(changes.unchanged)} unchanged, {len(changes.removed)} removed; yours were left alone"
             )
-        console.print(f"{output}: {context.class_name} for {context.platform}, {said}", markup=False)
+        console.print(
+            f"{output}: {context.class_name} for {context.platform}, {said}", markup=False, soft_wrap=True
+        )
         for side, tensors in (("input ", context.inputs), ("output", context.outputs)):
             for tensor in tensors:
-                console.print(f"  {side} {tensor.ident}: {tensor.text}", markup=False)
+                console.print(f"  {side} {tensor.ident}: {tensor.text}", markup=False, soft_wrap=True)
         if not update:
-            console.print(f"Next: {output / 'README.md'}", markup=False)
+            console.print(f"Next: {output / 'README.md'}", markup=False, soft_wrap=True)
 
     reporter.result(payload, draw)

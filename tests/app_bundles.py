@@ -32,6 +32,20 @@ ODD_NAMES: tuple[Sequence[Spec], Sequence[Spec]] = (
     ],
 )
 
+PICTURE: tuple[Sequence[Spec], Sequence[Spec]] = (
+    [("image", "float32", [1, 3, 8, 8])],
+    [("logits", "float32", [1, 3]), ("mask", "int64", [1, 2])],
+)
+DEPLOYMENT = {
+    "labels": ["cat", 'dog "x"', "bird"],
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
+DYNAMIC: tuple[Sequence[Spec], Sequence[Spec]] = (
+    [("tokens", "int64", ["batch", "seq len"]), ("scale", "float64", ["batch"]), ("half", "float16", [2])],
+    [("hidden", "float16", ["batch", "seq len", 2]), ("bytes", "uint8", [3])],
+)
+
 
 def make_bundle(
     folder: Path,

@@ -136,7 +136,9 @@ class AppContext:
             "class": self.class_name,
             "inputs": [[t.ident, t.dtype, list(t.shape)] for t in self.inputs],
             "sizes": list(self.dims),
-            "outputs": [[t.ident, t.dtype, list(t.shape)] for t in self.outputs],
+            "outputs": [
+                [t.ident, t.dtype, ["varies" if t.varies else size for size in t.shape]] for t in self.outputs
+            ],
             "image": self.image is not None,
             "labels": self.labels is not None,
         }

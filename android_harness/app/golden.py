@@ -7,6 +7,7 @@ values in little-endian order, in the dtype of the model file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
@@ -33,7 +34,8 @@ def golden_files(bundle: Bundle, artifact: Artifact, context: AppContext) -> dic
     files: dict[str, bytes] = {}
     lines = ["# edgeopt golden data 1", *_tolerances(artifact, context)]
     total = 0
-    for sample, sides in enumerate(zip(inputs[:_MAX_SAMPLES], outputs[:_MAX_SAMPLES], strict=True)):
+    for sample, chosen in enumerate(_varied([[a.shape for a in arrays] for arrays in inputs])):
+        sides = (inputs[chosen], outputs[chosen])
         part: dict[str, bytes] = {}
         rows = []
         for side, tensors, arrays in zip(
@@ -51,6 +53,13 @@ def golden_files(bundle: Bundle, artifact: Artifact, context: AppContext) -> dic
         files |= part
         lines += rows
     return {"golden.txt": ("\n".join(lines) + "\n").encode(), **files}
+
+
+def _varied(shapes: Sequence[object]) -> list[int]:
+    """At most four samples, those with sizes that no earlier one has first."""
+    first = [i for i, shape in enumerate(shapes) if shape not in shapes[:i]]
+    others = [i for i in range(len(shapes)) if i not in first]
+    return sorted([*first, *others][:_MAX_SAMPLES])
 
 
 def _tolerances(artifact: Artifact, context: AppContext) -> list[str]:

@@ -12,12 +12,12 @@ from ...errors import InputError
 _RESERVED = """
     abstract alignas alignof and as asm assert associatedtype auto await bool boolean break byte case
     catch char class co_await co_return co_yield concept const const_cast consteval constexpr constinit
-    continue decltype default defer deinit delete do double dynamic_cast else enum explicit export extends
+    continue decltype default defer deinit delete do double dynamic_cast else enum errno explicit export extends
     extension extern fallthrough false fileprivate final finally float for friend fun func goto guard if
     implements import in indirect init inline inout instanceof int interface internal is let long mutable
     namespace native new nil noexcept not null nullptr object open operator or override package
     precedencegroup private protected protocol public register reinterpret_cast repeat requires rethrows
-    return self short signed sizeof some static static_assert static_cast strictfp struct subscript super
+    return self short signed sizeof some static static_assert static_cast std strictfp struct subscript super
     switch synchronized template this thread_local throw throws transient true try typealias typedef
     typeid typename typeof union unsigned using val var virtual void volatile wchar_t when where while xor
 """
@@ -37,19 +37,7 @@ _TAKEN = """
 _TAKEN_CLASSES = frozenset(_TAKEN.split())
 # Files and build targets that the C++ example has of its own.
 _TAKEN_SLUGS = frozenset(
-    (
-        "all",
-        "clean",
-        "edit_cache",
-        "golden",
-        "help",
-        "install",
-        "main",
-        "package",
-        "runtime",
-        "sha256",
-        "test",
-    )
+    {"all", "clean", "edit_cache", "golden", "help", "install", "main", "package", "runtime", "test"}
 )
 _PACKAGE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 

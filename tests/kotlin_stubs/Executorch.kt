@@ -35,8 +35,7 @@ open class Module private constructor() : Closeable {
         fun load(modelPath: String?, loadMode: Int = LOAD_MODE_FILE, numThreads: Int = 0): Module {
             check(File(modelPath!!).readText().startsWith("not a model")) { "not a model file" }
             check(loadMode == LOAD_MODE_MMAP)
-            FakeDevice.openModels++
-            FakeDevice.threads = numThreads
+            FakeDevice.loaded(numThreads)
             return Module()
         }
     }

@@ -20,11 +20,21 @@ object FakeDevice {
     val log: MutableList<String> = mutableListOf()
     var openModels: Int = 0
     var threads: Int? = null
+    var loadThread: Thread? = null
+
+    /** Answer inputs that aren't golden too, with the outputs of the first sample. */
+    var answersAnything: Boolean = false
 
     fun open(name: String): InputStream {
         replaced[name]?.let { return ByteArrayInputStream(it) }
         val file = assets.map { File(it, name) }.firstOrNull { it.isFile } ?: throw FileNotFoundException(name)
         return file.inputStream()
+    }
+
+    fun loaded(threads: Int?) {
+        openModels++
+        this.threads = threads
+        loadThread = Thread.currentThread()
     }
 
     private val goldenFolder: File
@@ -39,7 +49,7 @@ object FakeDevice {
             .filter { it[0].toIntOrNull() != null }
         for (sample in rows.groupBy { it[0] }.values) {
             val (wanted, outputs) = sample.partition { it[1] == "input" }
-            if (wanted.map { seen(tensor(it)) } == inputs) return outputs.map(::tensor)
+            if (answersAnything || wanted.map { seen(tensor(it)) } == inputs) return outputs.map(::tensor)
         }
         throw IllegalStateException("these inputs are not golden: ${inputs.map { "${it.dtype}${it.shape}" }}")
     }

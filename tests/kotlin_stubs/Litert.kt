@@ -95,8 +95,7 @@ class CompiledModel private constructor() : AutoCloseable {
             val head = assetManager.open(assetName).use { it.readBytes() }.decodeToString()
             if (!head.startsWith("not a model")) throw LiteRtException("not a model file")
             if (Accelerator.GPU in options.accelerators && !FakeDevice.gpuWorks) throw LiteRtException("no OpenCL")
-            FakeDevice.openModels++
-            FakeDevice.threads = options.cpuOptions?.numThreads
+            FakeDevice.loaded(options.cpuOptions?.numThreads)
             return CompiledModel()
         }
     }

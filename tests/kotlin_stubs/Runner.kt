@@ -25,6 +25,8 @@ fun main(arguments: Array<String>) {
             FakeDevice.log.clear()
             FakeDevice.gpuWorks = true
             FakeDevice.openModels = 0
+            FakeDevice.answersAnything = false
+            FakeDevice.files.deleteRecursively()
             try {
                 val instance = type.getDeclaredConstructor().newInstance()
                 val before = type.methods.filter { it.isAnnotationPresent(Before::class.java) }

@@ -1,0 +1,79 @@
+"""The C++ example: built for arm64 with the emulator's compiler and run under QEMU on a real bundle."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from cpp_example import build, run
+
+import edgeopt
+from edgeopt.android_harness.app import generate
+from edgeopt.android_harness.emulator import setup
+from edgeopt.bundle import Bundle
+
+pytestmark = [pytest.mark.slow, pytest.mark.emulator]
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Two inputs with a dynamic batch, scores and a whole-number class; names that are keywords."""
+    setup()
+    output = tmp_path_factory.mktemp("bundles") / "pair"
+    return edgeopt.export(
+        f"{HERE / 'app_models.py'}:pair",
+        profile="raspberry_pi_4",
+        precision="fp32",
+        dynamic_batch=True,
+        labels=["cat", "dog", "bird"],
+        mean="0.5,0.5,0.5",
+        std="0.25,0.25,0.25",
+        output=output,
+    )
+
+
+def test_what_the_export_was_told_reaches_the_app(bundle: Bundle, tmp_path: Path) -> None:
+    deployment = bundle.manifest.deployment
+    assert deployment is not None and deployment.std == [0.25, 0.25, 0.25]
+    made = generate(bundle, package="com.acme.edge", output=tmp_path / "app")
+    assert made.context.labels is not None and made.context.labels.names == ("cat", "dog", "bird")
+    assert made.context.dims == ("batch",)
+
+
+@pytest.mark.parametrize("runtime", ["executorch", "litert"])
+def test_the_golden_outputs_come_out_on_arm64(bundle: Bundle, tmp_path: Path, runtime: str) -> None:
+    artifact = next(a for a in bundle.artifacts if a.runtime == runtime)
+    source = tmp_path / "example"
+    made = generate(bundle, package="com.acme.edge", output=source, platform="cpp", file=artifact.file)
+    assert [t.ident for t in made.context.inputs] == ["image", "defaultValue"]
+    program = build(source, runtime, tmp_path / "build")
+
+    code, out, err = run(program, runtime, source / "data", tmp_path / "good")
+    assert code == 0, out + err
+    found = re.findall(r"^ok (\w+): (\w+) ([\d.]+), at least ([\d.]+), (\d+) samples$", out, re.MULTILINE)
+    assert [(name, measure) for name, measure, *_ in found] == [
+        ("classScores", "snr_db"),
+        ("intValue", "agreement"),
+    ]
+    assert float(found[0][2]) > 100  # float32 on both sides
+    # The golden samples have several batch sizes: the outputs follow.
+    shapes = {line.split()[4] for line in (source / "data/golden/golden.txt").read_text().splitlines()[3:]}
+    assert len({shape for shape in shapes if shape.endswith("x3x12x12")}) == 3
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(source / "data", damaged)
+    model = damaged / artifact.file
+    model.write_bytes(model.read_bytes()[:-1] + b"?")
+    code, _, err = run(program, runtime, damaged, tmp_path / "bad")
+    assert code == 1
+    assert f"{artifact.file} is not the file that was exported: its SHA-256 is " in err
+
+    wrong = tmp_path / "wrong"
+    shutil.copytree(source / "data", wrong)
+    golden = next((wrong / "golden").glob("0.output.0.bin"))
+    golden.write_bytes(bytes(len(golden.read_bytes())))
+    code, out, _ = run(program, runtime, wrong, tmp_path / "other")
+    assert code == 1 and out.startswith("FAILED classScores")
