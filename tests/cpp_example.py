@@ -47,6 +47,19 @@ def build(source: Path, runtime: str, build_folder: Path) -> Path:
     return next(path for path in build_folder.iterdir() if path.is_file() and os.access(path, os.X_OK))
 
 
+def check_syntax(*sources: Path) -> None:
+    """Compile files that need no runtime's headers, and keep nothing."""
+    host = load().folder / "host"
+    environment = {**os.environ, "LD_LIBRARY_PATH": load().host_libraries}
+    compiler = host / "usr" / "bin" / "aarch64-linux-gnu-g++-12"
+    flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    for source in sources:
+        done = subprocess.run(
+            [str(compiler), *flags, str(source)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+
+
 def run(program: Path, runtime: str, data: Path, folder: Path, *arguments: str) -> tuple[int, str, str]:
     """Run the arm64 program on the emulated Raspberry Pi 4: exit code, stdout and stderr."""
     toolchain: Toolchain = load()

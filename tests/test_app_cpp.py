@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cpp_example import build, run
+from app_bundles import CLASHES, DYNAMIC, ODD_NAMES, make_bundle
+from cpp_example import build, check_syntax, run
 
 import edgeopt
 from edgeopt.android_harness.app import generate
@@ -18,10 +20,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.emulator]
 HERE = Path(__file__).parent
 
 
+@pytest.fixture(scope="module", autouse=True)
+def toolchain() -> None:
+    setup()
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Two inputs with a dynamic batch, scores and a whole-number class; names that are keywords."""
-    setup()
     output = tmp_path_factory.mktemp("bundles") / "pair"
     return edgeopt.export(
         f"{HERE / 'app_models.py'}:pair",
@@ -33,6 +39,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         std="0.25,0.25,0.25",
         output=output,
     )
+
+
+@pytest.mark.parametrize("specs", [ODD_NAMES, CLASHES, DYNAMIC], ids=["odd", "clash", "dynamic"])
+def test_any_names_compile(tmp_path: Path, specs: Any) -> None:
+    made = make_bundle(tmp_path / "bundle", *specs, name="golden", formats=("pte",))
+    generate(made, package="com.acme.edge", output=tmp_path / "example", platform="cpp")
+    check_syntax(tmp_path / "example/src/golden_model.cpp", tmp_path / "example/src/main.cpp")
 
 
 def test_what_the_export_was_told_reaches_the_app(bundle: Bundle, tmp_path: Path) -> None:

@@ -40,6 +40,21 @@ class ExecutorchChecks {
     }
 
     @Test
+    fun whatAnOlderAppUnpackedIsRemoved() {
+        val old = File(FakeDevice.files, "edgeopt/com.acme.picture.executorch/0123.pte")
+        old.parentFile.mkdirs()
+        old.writeText("an older model")
+        TinyNet.loadBlocking(context).close()
+        assertTrue("the old file is there still", !old.exists() && unpacked.size == 1)
+    }
+
+    @Test
+    fun aRuntimeThatFailsIsTold() = TinyNet.loadBlocking(context).use { model ->
+        val error = assertThrows(ModelException::class.java) { model.run(FloatArray(192)) }
+        assertTrue(error.message!!, error.message!!.startsWith("ExecuTorch can't run the model: these inputs"))
+    }
+
+    @Test
     fun threadsReachTheRuntime() {
         TinyNet.loadBlocking(context, TinyNet.Options(threads = 2)).close()
         assertEquals(2, FakeDevice.threads)

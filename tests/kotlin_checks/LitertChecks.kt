@@ -81,6 +81,19 @@ class LitertChecks {
     }
 
     @Test
+    fun aRuntimeThatFailsIsTold() = TinyNet.loadBlocking(context).use { model ->
+        val error = assertThrows(ModelException::class.java) { model.run(FloatArray(192)) }
+        assertTrue(error.message!!, error.message!!.startsWith("LiteRT can't run the model: these inputs"))
+    }
+
+    @Test
+    fun aModelWithOtherTensorsIsClosedAgain() {
+        FakeDevice.outputNames = listOf("something else")
+        assertThrows(ModelException::class.java) { TinyNet.loadBlocking(context) }
+        assertEquals(0, FakeDevice.openModels)
+    }
+
+    @Test
     fun agreementIsInDecibels() {
         val agreement = Agreement()
         agreement.add(floatArrayOf(3f, 4f), floatArrayOf(3f, 4.5f))

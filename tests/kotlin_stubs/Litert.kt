@@ -74,7 +74,11 @@ class CompiledModel private constructor() : AutoCloseable {
     fun run(inputs: Map<String, TensorBuffer>, outputs: Map<String, TensorBuffer>, signature: String? = null) {
         check(signature == null)
         val flat = FakeDevice.inputNames.map { checkNotNull(inputs.getValue(it).fake) }
-        val answer = FakeDevice.answerFlat(flat)
+        val answer = try {
+            FakeDevice.answerFlat(flat)
+        } catch (error: IllegalStateException) {
+            throw LiteRtException(error.message!!)
+        }
         FakeDevice.outputNames.forEachIndexed { index, name -> outputs.getValue(name).fake = answer[index] }
     }
 

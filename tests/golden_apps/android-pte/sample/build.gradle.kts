@@ -23,6 +23,11 @@ android {
         }
     }
 
+    // Stored as it is, the model can be mapped instead of being unpacked into memory.
+    androidResources {
+        noCompress += "pte"
+    }
+
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_17
         targetCompatibility = JavaVersion.VERSION_17

@@ -23,7 +23,7 @@ android {
         targetCompatibility = JavaVersion.VERSION_17
     }
 
-    // Stored as it is, the model can be mapped instead of being unpacked into memory.
+    // For the golden tests' package. Whether the asset is compressed in an app is the app's choice (README.md).
     androidResources {
         noCompress += "tflite"
     }

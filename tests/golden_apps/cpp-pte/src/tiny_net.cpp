@@ -36,7 +36,7 @@ detail::Input as_input(const char* name, const std::vector<T>& values, std::vect
 }
 
 template <typename T>
-void fill(std::vector<T>& output, const std::vector<char>& bytes) {
+void copy_bytes(std::vector<T>& output, const std::vector<char>& bytes) {
   output.resize(bytes.size() / sizeof(T));
   std::memcpy(output.data(), bytes.data(), output.size() * sizeof(T));
 }
@@ -53,8 +53,8 @@ TinyNet::Outputs TinyNet::run(
   });
   if (results_.size() != 2) throw std::runtime_error("the model gave another number of outputs");
   Outputs outputs_;
-  fill(outputs_.logits, results_[0]);
-  fill(outputs_.mask, results_[1]);
+  copy_bytes(outputs_.logits, results_[0]);
+  copy_bytes(outputs_.mask, results_[1]);
   return outputs_;
 }
 

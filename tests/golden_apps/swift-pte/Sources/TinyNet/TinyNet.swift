@@ -22,7 +22,7 @@ public actor TinyNet {
         let path = try ModelFile.checked()
         module = Module(filePath: path)
         let text = try String(contentsOf: ModelFile.resource("labels.txt"), encoding: .utf8)
-        labels = text.split(separator: "\n").map(String.init)
+        labels = text.split(separator: "\n", omittingEmptySubsequences: false).dropLast().map(String.init)
         try module.load("forward")
     }
 

@@ -30,7 +30,11 @@ internal class ModelRuntime private constructor(
         val arguments = ModelSpec.INPUTS.indices.map { index ->
             EValue.from(tensorOf(ModelSpec.INPUTS[index], inputs[index], shapes[index]))
         }
-        val values = module.forward(*arguments.toTypedArray())
+        val values = try {
+            module.forward(*arguments.toTypedArray())
+        } catch (error: RuntimeException) {
+            throw ModelException("ExecuTorch can't run the model: ${error.message}", error)
+        }
         if (values.size != ModelSpec.OUTPUTS.size) {
             throw ModelException("the model gave ${values.size} outputs instead of ${ModelSpec.OUTPUTS.size}")
         }

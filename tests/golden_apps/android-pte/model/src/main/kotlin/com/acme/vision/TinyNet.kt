@@ -63,6 +63,8 @@ public class TinyNet private constructor(
     /**
      * Runs the model; blocks, so call it off the main thread or use [runAsync].
      *
+     * Throws [IllegalArgumentException] for an input of another size and [ModelException] when the runtime fails.
+     *
      * @param image image: float32[1, 3, 8, 8], flattened.
      */
     public fun run(

@@ -21,12 +21,14 @@ internal object ModelFile {
     }
 
     /**
-     * The model as a file of its own, which a runtime can map; unpacked once, hashed every time.
+     * The model as a file of its own, which a runtime can map; unpacked once, hashed every time. What an older
+     * version of the app unpacked is removed.
      *
      * Throws [ModelException] when the asset isn't the file that was exported or there is no room for it.
      */
+    @Synchronized
     fun unpacked(context: Context): File {
-        val folder = File(context.noBackupFilesDir, "edgeopt")
+        val folder = File(context.noBackupFilesDir, "edgeopt/com.acme.vision")
         val file = File(folder, "${ModelSpec.SHA256}.tflite")
         if (file.isFile && copy(file.inputStream(), null) == ModelSpec.SHA256) {
             return file
@@ -38,6 +40,7 @@ internal object ModelFile {
             if (!part.renameTo(file)) {
                 throw ModelException("${file.path} can't be written")
             }
+            folder.listFiles()?.filter { it != file }?.forEach(File::delete)
         } catch (error: IOException) {
             throw ModelException("the model can't be unpacked to ${folder.path}: ${error.message}", error)
         } finally {

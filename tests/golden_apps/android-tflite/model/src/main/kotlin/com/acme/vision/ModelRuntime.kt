@@ -36,8 +36,12 @@ internal class ModelRuntime private constructor(
         ModelSpec.INPUTS.forEachIndexed { index, spec ->
             write(this.inputs.getValue(spec.fileName), spec, inputs[index])
         }
-        model.run(this.inputs, this.outputs)
-        return ModelSpec.OUTPUTS.map { read(this.outputs.getValue(it.fileName), it) }
+        try {
+            model.run(this.inputs, this.outputs)
+            return ModelSpec.OUTPUTS.map { read(this.outputs.getValue(it.fileName), it) }
+        } catch (error: LiteRtException) {
+            throw ModelException("LiteRT can't run the model: ${error.message}", error)
+        }
     }
 
     override fun close() {
@@ -77,7 +81,7 @@ internal class ModelRuntime private constructor(
             if (options.delegate == Delegate.GPU) {
                 try {
                     val model = CompiledModel.create(context.assets, ModelSpec.ASSET, gpu())
-                    return ModelRuntime(model, Placement("GPU", options.threads, null))
+                    return opened(model, Placement("GPU", options.threads, null))
                 } catch (error: LiteRtException) {
                     val reason = "the GPU can't run the model, so the CPU does: ${error.message}"
                     Log.w(TAG, reason)
@@ -85,6 +89,13 @@ internal class ModelRuntime private constructor(
                 }
             }
             return onCpu(context, options, null)
+        }
+
+        private fun opened(model: CompiledModel, placement: Placement): ModelRuntime = try {
+            ModelRuntime(model, placement)
+        } catch (error: LiteRtException) {
+            model.close()
+            throw error
         }
 
         // The GPU alone: with the CPU beside it, what the GPU can't run would move there without a word.
@@ -95,7 +106,7 @@ internal class ModelRuntime private constructor(
             cpu.cpuOptions = CompiledModel.CpuOptions(options.threads, null, null)
             try {
                 val model = CompiledModel.create(context.assets, ModelSpec.ASSET, cpu)
-                return ModelRuntime(model, Placement(ModelSpec.DELEGATES, options.threads, fallback))
+                return opened(model, Placement(ModelSpec.DELEGATES, options.threads, fallback))
             } catch (error: LiteRtException) {
                 throw ModelException("LiteRT can't load the model: ${error.message}", error)
             }
