@@ -25,7 +25,7 @@ demo: $(VENV)/.core
 	    --precision int8-static,int8-dynamic,fp16,fp32 \
 	    --eval examples.digits:evaluate --max-accuracy-drop 1% -o bundles/digits_pixel7 --force
 	$(BIN)/edgeopt verify bundles/digits_pixel7 --quiet
-	$(BIN)/edgeopt bench bundles/digits_pixel7 --on host --max-time 6
+	$(BIN)/edgeopt bench bundles/digits_pixel7/model.pte bundles/digits_pixel7/model.tflite --max-time 6 --quiet
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

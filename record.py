@@ -50,7 +50,7 @@ def write_record(plan: Plan, folder: Path, checks: Checks, result: ExportResult,
     for item in result.produced:
         problems = artifact_failures(item, checks, gates)
         failures += [f"{item.wanted.file}: {problem}" for problem in problems]
-        artifacts.append(_artifact(item, folder, problems))
+        artifacts.append(_artifact(item, problems, plan.profile.budgets.size_mib))
     if gates.strict:
         failures += [f"{i.wanted.file} could not be made: {why_failed(i)}" for i in result.not_made]
         failures += [f.sentence() for f in plan.findings if f.severity == "error"]
@@ -59,7 +59,7 @@ def write_record(plan: Plan, folder: Path, checks: Checks, result: ExportResult,
     return failures
 
 
-def _artifact(item: Produced, folder: Path, problems: list[str]) -> dict[str, Any]:
+def _artifact(item: Produced, problems: list[str], size_budget_mib: float | None) -> dict[str, Any]:
     assert item.path is not None and item.checks is not None
     model = item.wanted.model
     return {
@@ -78,7 +78,11 @@ def _artifact(item: Produced, folder: Path, problems: list[str]) -> dict[str, An
         "parity": [parity.to_dict() for parity in item.checks.parity],
         "changes": list(model.changes),
         "metric": item.checks.metric,
-        "warnings": [*(f.sentence() for f in item.findings), *problems, *artifact_warnings(item)],
+        "warnings": [
+            *(f.sentence() for f in item.findings),
+            *problems,
+            *artifact_warnings(item, size_budget_mib),
+        ],
         "convert_s": round(item.convert_s, 2),
     }
 

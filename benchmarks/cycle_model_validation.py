@@ -74,7 +74,7 @@ MODELS: dict[str, tuple[str, float | None, int]] = {
 }
 FITTED = "XNNPACK"
 GROUPS = {"XNNPACK end2end_bench": "XNNPACK", "TFLite CPU": "TFLite"}
-# Where the fit starts from and is held to: what such cores are said to do, chosen before fitting. The spread
+# Where the fit starts from and is held to: what such cores are said to do, settled after a first look at the XNNPACK rows. The spread
 # (of the logarithm) says how much the data may move each.
 PRIOR = {
     "overlap_out_of_order": (2.0, 0.5),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -104,6 +104,15 @@ def _sort_by_topk(node: torch.fx.Node) -> Form | None:
     if _is_scalar(node):
         return None
     return lambda x: list(torch.topk(x, x.shape[dim], dim=dim, largest=descending))
+
+
+def _order_by_topk(node: torch.fx.Node) -> Form | None:
+    """The order of a sort alone: the same, without the values."""
+    dim = int(_argument(node, 1, "dim", -1))
+    descending = bool(_argument(node, 2, "descending", False))
+    if _is_scalar(node):
+        return None
+    return lambda x: torch.topk(x, x.shape[dim], dim=dim, largest=descending)[1]
 
 
 def _topk_by_positions(node: torch.fx.Node) -> Form | None:
@@ -367,6 +376,7 @@ _RULES: dict[Any, _Rule] = {
     _ATEN.index_put_.default: _MASK,
     _ATEN.adaptive_max_pool2d.default: _BINS,
     _ATEN.sort.default: _SORT,
+    _ATEN.argsort.default: replace(_SORT, find=_order_by_topk),
     _ATEN.topk.default: _TOPK,
     _ATEN.upsample_nearest2d.vec: _NEAREST,
     _ATEN.upsample_nearest2d.default: _NEAREST,

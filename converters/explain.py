@@ -134,7 +134,7 @@ def _find_node(text: str, program: ExportedProgram | None) -> torch.fx.Node | No
         return None
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     by_name = {node.name: node for node in nodes}
-    for match in re.finditer(r"%(\w+)\s*(?::[^=]*)?= call_function", text):
+    for match in re.finditer(r"%(\w+)\s*(?::[^\n]*?)?= call_function", text):
         name = match[1]
         # Passes number the copies they make: conv2d_default_3 came from conv2d_3.
         for candidate in (name, re.sub(r"_(default|tensor|int|dim)(?=_|$)", "", name)):
@@ -166,6 +166,7 @@ def _first_call(names: Sequence[str], program: ExportedProgram) -> torch.fx.Node
     for name in names:
         for node in program.graph.nodes:
             base = str(node.target).removeprefix("aten.").split(".")[0]
-            if node.op == "call_function" and base.strip("_") == name.strip("_"):
+            same = base.strip("_") == name.strip("_") or base.endswith(f"_{name}")
+            if node.op == "call_function" and same:
                 return node
     return None

@@ -42,7 +42,7 @@ def rewrite_capture(capture: Capture) -> Capture:
             program = changed
             notes += [_note(node, _COMPLEX, None) for node in origins[:1]]
         except NoPairForm as error:
-            notes.append(_unpaired(error.node))
+            notes.append(_unpaired(error.node, capture))
     return replace_fields(capture, program=program, findings=(*capture.findings, *notes))
 
 
@@ -72,9 +72,10 @@ def rewrite_program(
     return changed, list(notes.values())
 
 
-def _unpaired(node: torch.fx.Node) -> Finding:
+def _unpaired(node: torch.fx.Node, capture: Capture) -> Finding:
     if node.op == "placeholder":
-        return Finding("error", f"input {node.name!r} is complex, and neither format has complex numbers",
+        name = capture.source.inputs[capture.program.graph_signature.user_inputs.index(node.name)].name
+        return Finding("error", f"input {name!r} is complex, and neither format has complex numbers",
                        suggestion="take its real and imaginary parts as two inputs")  # fmt: skip
     return replace_fields(
         _note(

@@ -7,7 +7,6 @@ as an exported program (.pt2), a TorchScript file, or, through the Python API, a
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from .checkpoints import load_file, load_weights
 from .dtypes import float32_inputs, to_float32
 from .findings import Finding
 from .inputs import (
@@ -113,7 +113,7 @@ def load_source_model(
     arguments = _parse_arguments(model_args)
     module, origin, companions, example = _resolve_model(model, arguments, trust_pickle)
     if weights is not None:
-        _load_weights(module, weights, trust_pickle)
+        load_weights(module, weights, trust_pickle)
     findings = _to_eval(module)
     _check_finite(module)
     findings += to_float32(module)
@@ -217,7 +217,7 @@ def _resolve_model(
         raise InputError(
             f"model {model!r} is neither package.module:attribute nor an existing .pt2, .pt or .pth file."
         )
-    module, example = _load_file(path, trust_pickle)
+    module, example = load_file(path, trust_pickle)
     return module, model, None, example
 
 
@@ -239,74 +239,6 @@ def _instantiate(value: Any, arguments: dict[str, Any], origin: str) -> torch.nn
     if not isinstance(made, torch.nn.Module):
         raise InputError(f"{origin} made a {type(made).__name__}, not a torch.nn.Module.")
     return made
-
-
-def _load_file(path: Path, trust_pickle: bool) -> tuple[torch.nn.Module, ExampleInputs | None]:
-    if path.suffix == ".pt2":
-        try:
-            program = torch.export.load(path)
-        except Exception as error:
-            raise InputError(f"{path} can't be read as an exported program: {brief(error)}.") from error
-        example = ExampleInputs(*program.example_inputs) if program.example_inputs else None
-        return program.module(), example
-    if _is_torchscript(path):
-        try:
-            return torch.jit.load(path, map_location="cpu"), None
-        except Exception as error:
-            raise InputError(f"{path} can't be read as TorchScript: {brief(error)}.") from error
-    loaded = _read_checkpoint(path, trust_pickle)
-    if isinstance(loaded, torch.nn.Module):
-        return loaded, None
-    if isinstance(loaded, dict):
-        raise InputError(
-            f"{path} holds weights only: name the code that makes the model (package.module:factory) and give "
-            f"this file as --weights {path}."
-        )
-    raise InputError(f"{path} holds a {type(loaded).__name__}, not a torch.nn.Module.")
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in entry for entry in archive.namelist())
-
-
-def _read_checkpoint(path: Path, trust_pickle: bool) -> Any:
-    if not path.is_file():
-        raise InputError(f"no file {path}.")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except Exception as error:
-            raise InputError(f"{path} can't be read as safetensors: {brief(error)}.") from error
-    try:
-        return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except Exception as error:
-        if not trust_pickle and "weights_only" in str(error).lower():
-            raise InputError(
-                f"{path} holds a pickle, which runs code when it is read: if you trust where it comes from, "
-                "add --trust-pickle."
-            ) from error
-        raise InputError(f"{path} can't be read as a PyTorch file: {brief(error)}.") from error
-
-
-def _load_weights(module: torch.nn.Module, path: Path, trust_pickle: bool) -> None:
-    state = _read_checkpoint(Path(path), trust_pickle)
-    if isinstance(state, torch.nn.Module):
-        state = state.state_dict()
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict):
-        raise InputError(f"--weights {path} holds a {type(state).__name__}, not a state_dict.")
-    try:
-        module.load_state_dict(state)
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise InputError(f"--weights {path} doesn't fit the model: {' '.join(lines)}") from error
 
 
 def _to_eval(module: torch.nn.Module) -> list[Finding]:

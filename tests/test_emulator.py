@@ -263,6 +263,17 @@ def test_double_precision_inputs_are_narrowed(emulated_models: Path) -> None:
     np.testing.assert_array_equal(narrow.outputs[0], wide.outputs[0])
 
 
+@pytest.mark.parametrize("file", ["two.pte", "two.tflite"])
+def test_two_inputs_and_integers_of_another_width(emulated_models: Path, runnable: Path, file: str) -> None:
+    # LiteRT's converter made int32 of the int64 input: the same golden input fits both files.
+    inputs = [np.arange(6, dtype=np.int64).reshape(1, 6), np.full((1, 6, 4), 2, np.float32)]
+    done = run(runnable / file, inputs, A76, count=False)
+    host = run_isolated(runnable / file, [inputs])[0]
+    assert [output.shape for output in done.outputs] == [(1, 6, 4), (1,)]
+    assert check_parity(done.outputs, host).ok
+    assert done.outputs[1][0] == 15
+
+
 def test_a_corrupt_file_ends_as_one_sentence(emulated_models: Path, tmp_path: Path) -> None:
     for name in ("broken.pte", "broken.tflite"):
         (tmp_path / name).write_bytes(b"not a model" * 100)
