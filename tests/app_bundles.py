@@ -37,19 +37,15 @@ PICTURE: tuple[Sequence[Spec], Sequence[Spec]] = (
     [("logits", "float32", [1, 3]), ("mask", "int64", [1, 2])],
 )
 # Names that the generated code itself uses for something.
+_INPUTS = """
+    run require listOf longArrayOf random inputs model runs threads started times since labels runtime module detail
+    copyBytes values context options data shapes execute placement sample golden outputs std errno kotlin java
+    Companion string toString hashCode image picture count name size
+"""
+_OUTPUTS = "outputs values runtime size component1 toString copy run std first"
 CLASHES: tuple[Sequence[Spec], Sequence[Spec]] = (
-    [
-        (name, "float32", [index + 1])
-        for index, name in enumerate(
-            "run require listOf longArrayOf random inputs model runs threads started times since labels runtime "
-            "module detail copyBytes values context options data shapes execute placement sample golden outputs "
-            "std errno kotlin java Companion string toString hashCode image picture count name size".split()
-        )
-    ],
-    [
-        (name, "float32", [index + 1])
-        for index, name in enumerate("outputs values runtime size component1 toString copy run std first".split())
-    ],
+    [(name, "float32", [index + 1]) for index, name in enumerate(_INPUTS.split())],
+    [(name, "float32", [index + 1]) for index, name in enumerate(_OUTPUTS.split())],
 )
 DEPLOYMENT = {
     "labels": ["cat", 'dog "x"', "bird"],
