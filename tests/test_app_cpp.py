@@ -56,6 +56,16 @@ def test_what_the_export_was_told_reaches_the_app(bundle: Bundle, tmp_path: Path
     assert made.context.dims == ("batch",)
 
 
+def test_the_signature_is_the_one_the_kotlin_asks_for(bundle: Bundle) -> None:
+    """LiteRT's Kotlin classes run a model by its signature's name; the wrapper has it as a constant."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    signatures = Interpreter(str(bundle.path / "model.tflite")).get_signature_list()
+    assert signatures == {
+        "serving_default": {"inputs": ["default", "image"], "outputs": ["class_scores", "int"]}
+    }
+
+
 @pytest.mark.parametrize("runtime", ["executorch", "litert"])
 def test_the_golden_outputs_come_out_on_arm64(bundle: Bundle, tmp_path: Path, runtime: str) -> None:
     artifact = next(a for a in bundle.artifacts if a.runtime == runtime)

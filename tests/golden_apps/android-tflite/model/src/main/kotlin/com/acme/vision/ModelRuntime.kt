@@ -19,9 +19,9 @@ internal class ModelRuntime private constructor(
     val placement: Placement,
 ) : Closeable {
     private val inputs: Map<String, TensorBuffer> =
-        ModelSpec.INPUTS.associate { it.fileName to model.createInputBuffer(it.fileName) }
+        ModelSpec.INPUTS.associate { it.fileName to model.createInputBuffer(it.fileName, SIGNATURE) }
     private val outputs: Map<String, TensorBuffer> =
-        ModelSpec.OUTPUTS.associate { it.fileName to model.createOutputBuffer(it.fileName) }
+        ModelSpec.OUTPUTS.associate { it.fileName to model.createOutputBuffer(it.fileName, SIGNATURE) }
 
     /**
      * Runs the model once.
@@ -37,7 +37,7 @@ internal class ModelRuntime private constructor(
             write(this.inputs.getValue(spec.fileName), spec, inputs[index])
         }
         try {
-            model.run(this.inputs, this.outputs)
+            model.run(this.inputs, this.outputs, SIGNATURE)
             return ModelSpec.OUTPUTS.map { read(this.outputs.getValue(it.fileName), it) }
         } catch (error: LiteRtException) {
             throw ModelException("LiteRT can't run the model: ${error.message}", error)
@@ -74,6 +74,9 @@ internal class ModelRuntime private constructor(
 
     companion object {
         private const val TAG = "edgeopt"
+
+        // What the converter calls a model's one signature. LiteRT's native code ends the app when none is given.
+        private const val SIGNATURE = "serving_default"
 
         fun load(context: Context, options: TinyNet.Options): ModelRuntime {
             RuntimeVersion.require(BuildConfig.RUNTIME_VERSION, ModelSpec.RUNTIME_VERSION)
