@@ -19,11 +19,15 @@ _PUBLIC = {
     "Bundle": ".bundle",
     "load_bundle": ".bundle",
     "export": ".pipeline",
+    "MeasureOptions": ".android_harness.measure",
+    "bench": ".results.api",
+    "compare": ".results.api",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from .android_harness.measure import MeasureOptions as MeasureOptions
     from .bundle import Bundle as Bundle
     from .bundle import load_bundle as load_bundle
     from .device_profiles import DeviceProfile as DeviceProfile
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from .errors import GateError as GateError
     from .errors import InputError as InputError
     from .pipeline import export as export
+    from .results.api import bench as bench
+    from .results.api import compare as compare
 
 
 def __getattr__(name: str) -> Any:
