@@ -272,7 +272,9 @@ def _parity(
     return check_parity(outputs, host, device.reference)
 
 
-def describe_inputs(session: DeviceSession, path: Path, payload: Payload) -> list[dict[str, Any]]:
+def describe_inputs(
+    session: DeviceSession, path: Path, payload: Payload, *, timeout_s: float = _FIRST_LIMIT_S
+) -> list[dict[str, Any]]:
     """dtype and shape of a file's inputs, as the runner on the device reads them.
 
     Raises:
@@ -283,4 +285,4 @@ def describe_inputs(session: DeviceSession, path: Path, payload: Payload) -> lis
     model = f"model{path.suffix.lower()}"
     runner = _Runner(session, payload, DeviceOptions(), 1)
     runner.push(path, model, [])
-    return list(runner.run(Job(model, (), 1, 0, 1, describe=True), _FIRST_LIMIT_S).inputs)
+    return list(runner.run(Job(model, (), 1, 0, 1, describe=True), timeout_s).inputs)

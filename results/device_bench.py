@@ -14,12 +14,13 @@ from ..android_harness.device_measure import (
     DeviceOptions,
     describe_inputs,
     measure_on_device,
+    on_cpus,
 )
 from ..android_harness.device_session import DeviceSession
 from ..android_harness.discovery import matching_profiles, mismatch
 from ..android_harness.measure import MeasureOptions
 from ..android_harness.payload import Payload, own_payload, user_payload
-from ..android_harness.remote import DeviceError, RemoteTarget
+from ..android_harness.remote import DeviceError, RemoteTarget, last_line
 from ..device_profiles import DeviceProfile
 from ..errors import EdgeoptError, InputError
 from .artifacts import Artifact
@@ -242,23 +243,32 @@ class _Device:
     def _cpus(
         self, session: DeviceSession, profile: DeviceProfile | None, count: int
     ) -> tuple[int, ...] | None:
-        """The CPUs asked for, or the big cluster's where the profile or the device tells which it is."""
-        if self.options.cpu_affinity:
-            return self.options.cpu_affinity
-        chosen = big_cpus(session, profile)
-        if chosen is None or len(chosen) < count:
+        """The CPUs asked for, or the big cluster's where the profile or the device tells which it is.
+
+        Raises:
+            InputError: the CPUs asked for can't be had.
+        """
+        asked = self.options.cpu_affinity or None
+        chosen = asked or big_cpus(session, profile)
+        if chosen is None or (asked is None and len(chosen) < count):
             return None
-        if session.target.script("command -v taskset").returncode != 0:
-            self.outcome.warnings.append(f"{self.target.name} has no taskset: the scheduler chose the CPUs")
-            return None
-        return chosen
+        tried = session.target.script(" ".join([*on_cpus([], chosen), "true"]))
+        if tried.returncode == 0:
+            return chosen
+        words = f"{self.target.name} can't run on CPUs {', '.join(map(str, chosen))} ({last_line(tried.stderr)})"
+        if asked:
+            raise InputError(f"{words}: choose others with --cpu-affinity.")
+        self.outcome.warnings.append(f"{words}: the scheduler chose")
+        return None
 
     def _inputs(
         self, session: DeviceSession, artifact: Artifact, payload: Payload
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         if not payload.gives_outputs:
             return [], None
-        return inputs_for_device(session, artifact, payload, self.options.inputs)
+        return inputs_for_device(
+            session, artifact, payload, self.options.inputs, self.device.timeout_s
+        )
 
     def _pin(self, session: DeviceSession) -> dict[str, str]:
         from ..android_harness.device_conditions import pin_governor
@@ -296,7 +306,7 @@ def big_cpus(session: DeviceSession, profile: DeviceProfile | None) -> tuple[int
 
 
 def inputs_for_device(
-    session: DeviceSession, artifact: Artifact, payload: Payload, archive: Path | None
+    session: DeviceSession, artifact: Artifact, payload: Payload, archive: Path | None, timeout_s: float
 ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
     """Input arrays, and the source model's outputs on them where a bundle has both.
 
@@ -324,7 +334,7 @@ def inputs_for_device(
             return arrays, list(outputs[0])
     generator = np.random.default_rng(0)
     arrays = []
-    for row in describe_inputs(session, artifact.path, payload):
+    for row in describe_inputs(session, artifact.path, payload, timeout_s=timeout_s):
         shape = [max(size, 1) for size in row["shape"]]
         if row["dtype"].startswith("float"):
             arrays.append(generator.standard_normal(shape).astype(row["dtype"]))

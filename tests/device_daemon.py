@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import struct
 import threading
@@ -33,7 +34,9 @@ class Faults:
     push_failure: str | None = None  # FAIL with this text
     corrupt_push: int = 0  # so many pushed files lose their last byte
     match: str = "runner"  # the shell lines that are meant
+    skip: int = 0  # so many matching shell lines are left alone first
     hang_shell: int = 0  # so many matching shell lines never end
+    instead: list[str] = field(default_factory=list)  # scripts that replace the next matching shell lines
     features: str = FEATURES
     seen: list[str] = field(default_factory=list)
 
@@ -85,6 +88,10 @@ class Daemon:
         for process in list(self.processes):
             _kill(process)
         await asyncio.sleep(0.05)
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _cut(self) -> None:
         self._away_until = self._loop.time() + self.faults.stay_away_s
@@ -208,9 +215,16 @@ class _Link:
         faults = self.daemon.faults
         faults.seen.append(line)
         meant = faults.match in line
+        if meant and faults.skip:
+            faults.skip -= 1
+            meant = False
+        script = faults.instead.pop(0) if meant and faults.instead else ""
         if meant and faults.hang_shell:
             faults.hang_shell -= 1
-            line = f"{line}; sleep 60"
+            script = "sleep 60"
+        if script:
+            folder = re.match(r"cd ('[^']*'|\S+) && ", line)
+            line = f"{folder[0] if folder else ''} {{ {script}\n}}"
         command, environment = self.daemon.shell(line)
         process = await asyncio.create_subprocess_exec(
             *command, env=environment, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,

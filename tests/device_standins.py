@@ -77,6 +77,7 @@ def phone_tools(folder: Path, serial: str, properties: Mapping[str, str] = PIXEL
     write_script(folder / "power.txt", "  mWakefulness=Awake\n")
     write_script(folder / "getprop", '#!/bin/sh\ncat "${0%/*}/props.txt"\n')
     write_script(folder / "dumpsys", '#!/bin/sh\ncat "${0%/*}/${1%%/*}.txt"\n')
+    write_script(folder / "taskset", '#!/bin/sh\nshift\nexec "$@"\n')
     write_script(folder / "settings", "#!/bin/sh\necho 0\n")
     write_script(
         folder / "uname", f'#!/bin/sh\ncase "$1" in -m) echo {machine};; *) echo 5.10.157-android13;; esac\n'
