@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EdgeoptError, InputError
-from .remote import MAX_OUTPUT_BYTES, DeviceError, RemoteTarget, private_path, quoted
+from .remote import MAX_OUTPUT_BYTES, DeviceError, RemoteTarget, private_path, quoted, shown
 
 if TYPE_CHECKING:
     from adbutils import AdbConnection
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 OLDEST_SERVER = 39  # 1.0.39 (2017): the first whose host services are all that is used here
 _CHUNK = 64 << 10
 _REPLY_S = 20.0
+_POLL_S = 0.3
 _STATES = {
     "unauthorized": "has not allowed this computer: unlock it and accept the USB debugging question",
     "authorizing": "is still deciding about this computer: unlock it and accept the USB debugging question",
@@ -274,7 +275,7 @@ class AdbTarget(RemoteTarget):
                 link.conn.sendall(b"DONE" + struct.pack("<I", int(time.time())))
             except (BrokenPipeError, ConnectionResetError):
                 pass  # the device gave up early; it may have said why
-            self._sync_answer(receive, f"{local.name} could not be copied to {self.name}")
+            self._sync_answer(receive, f"{shown(local)} could not be copied to {self.name}")
 
     def pull(self, remote: str, local: Path) -> None:
         local.parent.mkdir(parents=True, exist_ok=True)
@@ -314,7 +315,7 @@ class AdbTarget(RemoteTarget):
                     return False
             if time.monotonic() >= end:
                 return False
-            time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+            time.sleep(min(_POLL_S, max(0.0, end - time.monotonic())))
 
     def _ok(self, line: str, failure: str) -> None:
         from .remote import last_line

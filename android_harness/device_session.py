@@ -17,7 +17,7 @@ from typing import Self
 from ..errors import EdgeoptError
 from . import lease as leases
 from .device_facts import DeviceFacts
-from .remote import DeviceError, RemoteTarget, last_line, new_folder, private_path, quoted
+from .remote import DeviceError, RemoteTarget, last_line, new_folder, private_path, quoted, shown
 from .target import Execution
 
 _RECOVER_S = 60.0
@@ -101,19 +101,20 @@ class DeviceSession:
                     return
                 if last:
                     raise DeviceError(
-                        f"{local.name} arrived damaged on {self.target.name}, twice: change the cable or the port.",
+                        f"{shown(local)} arrived damaged on {self.target.name}, twice: change the cable or the port.",
                         "failed",
                     )
             except DeviceError as error:
                 if error.kind == "space":
                     raise DeviceError(
-                        f"{self.target.name} has no space left for {local.name} "
+                        f"{self.target.name} has no space left for {shown(local)} "
                         f"({local.stat().st_size / 1e6:.1f} MB): free some and run again.",
                         "space",
                     ) from error
-                if error.kind != "lost" or last:
+                if not error.worth_a_retry or last:
                     raise
-                self.recover()
+                if error.kind == "lost":
+                    self.recover()
 
     def pull(self, name: str, local: Path) -> None:
         """Copy a file out of the private folder."""
@@ -194,8 +195,14 @@ class DeviceSession:
             )
 
     def _digest(self, name: str) -> str | None:
+        """The SHA-256 of a file in the private folder; None when it isn't there."""
         path = quoted(f"{self.folder}/{name}")
-        found = re.match(r"\\?([0-9a-f]{64}) ", self.target.script(f"sha256sum -- {path}", timeout_s=120.0).stdout)
+        done = self.target.script(f"[ -f {path} ] && sha256sum < {path}", timeout_s=120.0)
+        found = re.match(r"([0-9a-f]{64}) ", done.stdout)
+        if found is None and done.returncode not in (0, 1):
+            raise DeviceError(
+                f"{self.target.name} could not check a file (sha256sum: {last_line(done.stderr)}).", "garbage"
+            )
         return found[1] if found else None
 
     def _end_processes(self, folder: str | None = None) -> None:

@@ -98,7 +98,7 @@ def matching_profiles(facts: DeviceFacts) -> list[DeviceProfile]:
         if entry.problem:
             continue
         try:
-            profile = load_profile(entry.name)
+            profile = load_profile(entry.path)
         except EdgeoptError:
             continue
         if _matches(profile, facts):

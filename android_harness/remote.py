@@ -164,6 +164,11 @@ class RemoteTarget:
         return TargetInfo(self.name, facts.title, facts.machine, facts.as_json())
 
 
+def shown(path: Path) -> str:
+    """A file's name as it may stand in a sentence: on one line."""
+    return "".join(c if c.isprintable() else " " for c in path.name)
+
+
 def last_line(text: str) -> str:
     """The last line with something on it, without a full stop; what a failed command had to say."""
     found = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")

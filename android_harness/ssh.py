@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import EdgeoptError, InputError
-from .remote import MAX_OUTPUT_BYTES, DeviceError, RemoteTarget, last_line, private_path, quoted
+from .remote import MAX_OUTPUT_BYTES, DeviceError, RemoteTarget, last_line, private_path, quoted, shown
 
 if TYPE_CHECKING:
     import asyncssh
 
 _CONNECT_S = 20.0
 _KEEPALIVE_S = 5
+_POLL_S = 0.3
 T = TypeVar("T")
 
 
@@ -96,7 +97,7 @@ class SshTarget(RemoteTarget):
         code, _, err = self.transport(line, 30.0 + len(data) / 2e5, data)
         if code != 0:
             reason = last_line(err.decode(errors="replace"))
-            raise DeviceError(f"{local.name} could not be copied to {self.name}: {reason}.", _kind(reason))
+            raise DeviceError(f"{shown(local)} could not be copied to {self.name}: {reason}.", _kind(reason))
 
     def pull(self, remote: str, local: Path) -> None:
         code, out, err = self.transport(f"cat -- {quoted(remote)}", 600.0)
@@ -119,7 +120,7 @@ class SshTarget(RemoteTarget):
                     return False
             if time.monotonic() >= end:
                 return False
-            time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+            time.sleep(min(_POLL_S, max(0.0, end - time.monotonic())))
 
     def close(self) -> None:
         loop, self._loop = self._loop, None

@@ -231,14 +231,13 @@ class _Device:
         return own_payload(runtime)
 
     def _profile(self, session: DeviceSession) -> DeviceProfile | None:
-        matches = matching_profiles(session.facts)
         given = self.device.profile
         if given is not None:
             differs = mismatch(given, session.facts)
             if differs:
                 self.outcome.warnings.append(f"{self.target.name}: {differs}")
             return given
-        return matches[0] if matches else None
+        return next(iter(matching_profiles(session.facts)), None)
 
     def _cpus(
         self, session: DeviceSession, profile: DeviceProfile | None, count: int

@@ -111,8 +111,10 @@ class Daemon:
         finally:
             self._links.discard(link)
             writer.transport.abort()
-            for stream in list(link.streams.values()):
-                stream.inbox.put_nowait(None)
+            tasks = list(link.tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Closed(Exception):
@@ -159,7 +161,7 @@ class _Link:
         self.daemon, self.reader, self.writer = daemon, reader, writer
         self.streams: dict[int, _Stream] = {}
         self._next = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, command: bytes, first: int, second: int, data: bytes) -> None:
         word = int.from_bytes(command, "little")
@@ -196,8 +198,8 @@ class _Link:
         stream = self.streams[self._next] = _Stream(self, self._next, remote)
         await self.send(b"OKAY", stream.local, remote, b"")
         task = asyncio.ensure_future(self._serve(stream, service))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _serve(self, stream: _Stream, service: str) -> None:
         try:

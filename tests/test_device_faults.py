@@ -21,6 +21,7 @@ from device_standins import BATTERY, THERMAL, fake_payload
 from edgeopt.android_harness import lease as leases
 from edgeopt.android_harness.device_session import DeviceSession
 from edgeopt.android_harness.measure import MeasureOptions
+from edgeopt.device_profiles import load_profile
 from edgeopt.errors import EdgeoptError
 from edgeopt.results.artifacts import Artifact
 from edgeopt.results.bench import BenchResult
@@ -28,7 +29,8 @@ from edgeopt.results.device_bench import DeviceBenchOptions, bench_on_devices
 
 Phones = Callable[..., Phone]
 QUICK = MeasureOptions(processes=2, max_time_s=0.1, num_runs=8)
-RUNS_A_FILE = 3  # shell lines with the runner: the first process and two timed ones
+QUICKEST = replace(QUICK, processes=1)
+RUNS_A_FILE = 2  # shell lines with the runner under QUICKEST: the first process and a timed one
 
 
 @pytest.fixture
@@ -48,12 +50,13 @@ def taken_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bench(
-    phones: Sequence[Phone], files: Sequence[Artifact], folder: Path, body: str = "", **options: object
+    phones: Sequence[Phone], files: Sequence[Artifact], folder: Path, body: str = "", measure: MeasureOptions = QUICK,
+    **options: object,
 ) -> tuple[BenchResult, list[str]]:
     payload = fake_payload(folder, body)
     settings = {"recover_s": 8.0, "wait_s": 5.0, "timeout_s": 10.0, **options}
     chosen = DeviceBenchOptions(make_payload=lambda runtime: payload, compare_with_host=False, **settings)  # type: ignore[arg-type]
-    options = replace(QUICK, inputs=folder / "inputs.npz")
+    options = replace(measure, inputs=folder / "inputs.npz")
     np.savez(folder / "inputs.npz", image=np.zeros((1, 4), np.float32))
     return bench_on_devices([phone.target() for phone in phones], files, options, chosen)
 
@@ -324,7 +327,7 @@ def _random_fault(chance: random.Random, phone: Phone) -> str:
     """Set one fault up; its name."""
     faults = phone.daemon.faults
     faults.match = chance.choice(["./fake_runner"] * 4 + ["sha256sum", "mkdir", "thermalservice", "rm -rf"])
-    faults.skip = chance.randrange(0, 8)
+    faults.skip = chance.randrange(0, 6)
     kind = chance.choice(
         ["drop", "drop away", "gone", "push drop", "push full", "push damage", "hang", "kill", "crash", "garbage",
          "noise", "exit"]
@@ -356,7 +359,9 @@ def test_two_hundred_random_faults(phones: Phones, files: list[Artifact], tmp_pa
     """No hang, one clear sentence each, nothing left behind, no result lost that was there before the fault."""
     chance = random.Random(20261122)
     phone = phones()
+    pixel7 = load_profile("pixel7")
     survived = failed = 0
+    spent: dict[str, float] = {}
     for number in range(200):
         phone.daemon.faults = type(phone.daemon.faults)()
         kind = _random_fault(chance, phone)
@@ -364,11 +369,14 @@ def test_two_hundred_random_faults(phones: Phones, files: list[Artifact], tmp_pa
         started = time.monotonic()
         where = f"{number}: {kind} at {match!r} after {skip}"
         try:
-            result, _ = bench([phone], files, tmp_path, recover_s=1.0 if kind == "gone" else 5.0, timeout_s=1.0)
+            result, _ = bench(
+                [phone], files, tmp_path, measure=QUICKEST, profile=pixel7, cool_down=False, timeout_s=1.0,
+                recover_s=0.3 if kind == "gone" else 5.0,
+            )  # fmt: skip
             survived += not result.failures
             failed += bool(result.failures)
             sentences = [str(failure) for failure in result.failures]
-            if match == "./fake_runner" and skip >= RUNS_A_FILE and kind not in ("push full", "push drop"):
+            if match == "./fake_runner" and skip >= RUNS_A_FILE and not kind.startswith("push"):
                 assert files[0].name in latencies(result), where
         except EdgeoptError as error:
             failed += 1
@@ -385,5 +393,7 @@ def test_two_hundred_random_faults(phones: Phones, files: list[Artifact], tmp_pa
             with DeviceSession(phone.target()):
                 pass
         assert_clean(phone)
+        spent[kind] = spent.get(kind, 0.0) + time.monotonic() - started
+    print({kind: round(seconds, 1) for kind, seconds in spent.items()})
     print(f"{survived} runs survived their fault, {failed} ended with a sentence")
     assert survived > 40 and failed > 40
