@@ -74,6 +74,7 @@ class SshTarget(RemoteTarget):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: asyncssh.SSHClientConnection | None = None
         self._base: str | None = None
+        self._known_as = (self.host, self.port or 22)
 
     def base_folder(self) -> str:
         """The user's home: /tmp may be small, kept in memory or closed to programs."""
@@ -198,6 +199,7 @@ class SshTarget(RemoteTarget):
             return self._link
         import asyncssh
 
+        config = self._config or Path.home() / ".ssh" / "config"
         options: dict[str, Any] = {"keepalive_interval": _KEEPALIVE_S, "connect_timeout": _CONNECT_S}
         options |= {"keepalive_count_max": 3, "login_timeout": _CONNECT_S}
         if self.user:
@@ -206,15 +208,18 @@ class SshTarget(RemoteTarget):
             options["port"] = self.port
         if self._keys:
             options["client_keys"] = [str(key) for key in self._keys]
-        if self._config is not None:
-            options["config"] = [str(self._config)]
+        if config.is_file():
+            options["config"] = [str(config)]
         if self._known_hosts is not None:
             options["known_hosts"] = str(self._known_hosts)
+        kept = {key: value for key, value in options.items() if key in ("port", "config")}
         try:
+            resolved = await asyncssh.SSHClientConnectionOptions.construct(host=self.host, **kept)
+            self._known_as = (resolved.host_key_alias or resolved.host, resolved.port)
             try:
                 self._link = await asyncssh.connect(self.host, **options)
             except asyncssh.HostKeyNotVerifiable:
-                if not self._accept or not await self._accept_key(options):
+                if not self._accept or not await self._accept_key(kept):
                     raise
                 self._link = await asyncssh.connect(self.host, **options)
         except (asyncssh.Error, OSError, TimeoutError) as error:
@@ -225,28 +230,28 @@ class SshTarget(RemoteTarget):
         """Add the host's key to the known hosts; False when the host is known by another key."""
         import asyncssh
 
-        path = self._known_hosts or Path.home() / ".ssh" / "known_hosts"
-        kept = {key: value for key, value in options.items() if key in ("port", "config")}
-        key = await asyncssh.get_server_host_key(self.host, **kept)
-        found = asyncssh.SSHClientConnectionOptions(host=self.host, **kept)
-        host, port = found.host or self.host, found.port
-        name = f"[{host}]:{port}" if port not in (None, 22) else host
-        if key is None or (path.is_file() and _knows(path, host, port)):
+        host, port = self._known_as
+        key = await asyncssh.get_server_host_key(self.host, **options)
+        if key is None or _knows(self._known_file(), host, port):
             return False
+        name = host if port == 22 else f"[{host}]:{port}"
+        words = key.export_public_key("openssh").decode().split()
+        path = self._known_file()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        line = f"{name} {key.export_public_key('openssh').decode().split(' ', 2)[0]} "
-        line += key.export_public_key("openssh").decode().split(" ", 2)[1].strip() + "\n"
         with path.open("a") as stream:
-            stream.write(line)
+            stream.write(f"{name} {words[0]} {words[1]}\n")
         return True
+
+    def _known_file(self) -> Path:
+        return self._known_hosts or Path.home() / ".ssh" / "known_hosts"
 
     def _explain(self, error: BaseException) -> DeviceError:
         import asyncssh
 
-        where = f"[{self.host}]:{self.port}" if self.port else self.host
         if isinstance(error, asyncssh.HostKeyNotVerifiable):
-            known = self._known_hosts or Path.home() / ".ssh" / "known_hosts"
-            if known.is_file() and _knows(known, self.host, self.port or 22):
+            known, (host, port) = self._known_file(), self._known_as
+            where = host if port == 22 else f"[{host}]:{port}"
+            if _knows(known, host, port):
                 return DeviceError(
                     f"{self.name} shows another host key than {known} has: it may be another machine; "
                     f"if it was installed anew, remove the old key with `ssh-keygen -R {shlex.quote(where)}`.",
@@ -312,11 +317,11 @@ def configured_hosts(config: Path | None = None) -> list[str]:
     return list(names)
 
 
-def _knows(path: Path, host: str, port: int | None) -> bool:
+def _knows(path: Path, host: str, port: int) -> bool:
     import asyncssh
 
     try:
-        found = asyncssh.match_known_hosts(str(path), host, "", port if port != 22 else None)
+        found = asyncssh.match_known_hosts(str(path), host, "", None if port == 22 else port)
     except (OSError, ValueError):
         return False
     return bool(found[0] or found[1])
