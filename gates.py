@@ -86,14 +86,34 @@ def accuracy_drop(baseline: float | None, metric: float | None) -> float | None:
     return drop if 0 <= abs(baseline) <= 1 else drop / abs(baseline)
 
 
-def artifact_warnings(item: Produced) -> list[str]:
-    """What a user would want to hear about a file that passed."""
+def artifact_warnings(item: Produced, size_budget_mib: float | None) -> list[str]:
+    """What a user would want to hear about a file that passed.
+
+    Args:
+        size_budget_mib: the profile's budget for a model file.
+    """
     report, precision = item.report, item.wanted.precision
     warnings = []
+    size_mib = item.path.stat().st_size / 2**20 if item.path else 0.0
+    if size_budget_mib is not None and size_mib > size_budget_mib:
+        warnings.append(
+            f"{size_mib:,.0f} MiB is over the {size_budget_mib:,.0f} MiB that the profile allows a model"
+        )
     quantized = report.get("quantized_weights_ratio", 0.0)
     if precision.startswith("int8") and quantized < _MIN_QUANTIZED_WEIGHTS:
         warnings.append(
             f"only {quantized:.0%} of the weights are int8; the rest stayed float, so the file hardly shrinks"
+        )
+    computed = report.get("quantized_macs_ratio")
+    if (
+        precision.startswith("int8")
+        and quantized >= _MIN_QUANTIZED_WEIGHTS
+        and computed is not None
+        and computed < 0.5
+    ):
+        warnings.append(
+            f"only {computed:.0%} of the multiply-accumulates use int8; the rest expand their weights to float: "
+            "smaller, not faster"
         )
     elements = sum(report.get("weights", {}).values())
     if precision == "fp16" and elements > 10_000 and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements:

@@ -84,13 +84,17 @@ class Bench:
 def inputs_of(model: LoadedModel, job: dict[str, Any]) -> list[np.ndarray]:
     """The inputs a job names, else examples; checked against the file."""
     specs = model.inputs
+    if not specs and model.takes_any_inputs and not job.get("inputs"):
+        raise InputError(f"{model.path.name} doesn't tell its inputs: give --inputs FILE.npz.")
     if not job.get("inputs"):
         return fit_inputs(model.path, specs, example_inputs(specs))
     with np.load(job["inputs"], allow_pickle=False) as archive:
         golden = [key for key in archive.files if key.startswith("0/input/")]
         names = [spec.name for spec in specs]
-        keys = golden or (names if all(name in archive for name in names) else archive.files)
-        given = [archive[key] for key in keys[: len(names)]]
+        keys = golden or (names if names and all(name in archive for name in names) else archive.files)
+        given = [archive[key] for key in (keys[: len(names)] if names else keys)]
+    if not specs and model.takes_any_inputs:
+        return given
     try:
         return fit_inputs(model.path, specs, given)
     except InputError:

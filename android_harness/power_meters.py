@@ -124,7 +124,7 @@ class Battery:
         self._supply = supply
         self.name = f"battery:{supply.name}"
         accuracy = "fuel gauge, some percent; new values about once a second"
-        self.channels = (Channel(supply.name, "W", 2.0, accuracy, "whole device"),)
+        self.channels: tuple[Channel, ...] = (Channel(supply.name, "W", 2.0, accuracy, "whole device"),)
 
     def problem(self) -> str | None:
         status = _text(self._supply / "status") or "unknown"
@@ -149,7 +149,9 @@ class Nvml:
         self.name = f"nvml:{index}"
         name = library.nvmlDeviceGetName(self._handle)
         label = name.decode() if isinstance(name, bytes) else str(name)
-        self.channels = (Channel(label, "J", 10.0, "about 5% of the board's power", "GPU board"),)
+        self.channels: tuple[Channel, ...] = (
+            Channel(label, "J", 10.0, "about 5% of the board's power", "GPU board"),
+        )
 
     @classmethod
     def find(cls) -> list[PowerMeter]:
@@ -177,7 +179,7 @@ class Pi5Pmic:
     """Raspberry Pi 5: the power management chip's ADC, by ``vcgencmd pmic_read_adc``."""
 
     name = "pi5-pmic"
-    channels = (
+    channels: tuple[Channel, ...] = (
         Channel(
             "pmic", "W", 5.0, "about 5-10%; without the USB and 5 V rails", "the SoC's and memory's rails"
         ),

@@ -25,10 +25,44 @@ _T975 = (
 
 
 @dataclass(frozen=True)
+class Noise:
+    """What makes run times less trustworthy than their interval looks, in numbers.
+
+    Shares of the run time: ``process_spread`` is (slowest - fastest) / fastest of the processes' medians (0 for
+    one process), ``drift`` the strongest change within a process, ``outlier_share`` a share of the runs.
+    ``modes_ms`` are the two groups the runs of a process fall into, if they do.
+    """
+
+    process_spread: float = 0.0
+    drift: float = 0.0
+    outlier_share: float = 0.0
+    modes_ms: tuple[float, float] | None = None
+
+    def sentences(self) -> list[str]:
+        """Each kind that is strong enough to matter, in words."""
+        found = []
+        if self.outlier_share > 0.02:
+            found.append(
+                f"{self.outlier_share:.0%} of the runs are outliers (something else ran on these cores)"
+            )
+        if abs(self.drift) > 0.03:
+            direction = "slower" if self.drift > 0 else "faster"
+            found.append(f"the runs grew {abs(self.drift):.0%} {direction} from start to end (drift)")
+        if self.modes_ms:
+            low, high = self.modes_ms
+            found.append(
+                f"the runs fall into two groups, near {low:.3g} and {high:.3g} ms: the median hides one"
+            )
+        if self.process_spread > 0.1:
+            found.append(f"fresh processes differ by {self.process_spread:.0%} among themselves")
+        return found
+
+
+@dataclass(frozen=True)
 class Summary:
     """A series of run times in words and numbers; all times in milliseconds.
 
-    ``ci95`` is the bootstrap interval of the median; ``warnings`` are sentences.
+    ``ci95`` is the bootstrap interval of the median; ``warnings`` are the sentences of ``noise``.
     """
 
     runs: int
@@ -39,6 +73,7 @@ class Summary:
     min_ms: float
     mad_ms: float
     warnings: tuple[str, ...]
+    noise: Noise
 
 
 def summarize(processes: Sequence[Sequence[float]], *, resamples: int = 1000, seed: int = 0) -> Summary:
@@ -53,6 +88,7 @@ def summarize(processes: Sequence[Sequence[float]], *, resamples: int = 1000, se
     median = float(np.median(everything))
     # One process weighs as much as another however many runs it managed.
     center = float(np.median([np.median(times) for times in series]))
+    noise = noise_of(series)
     return Summary(
         runs=len(everything),
         median_ms=center,
@@ -61,7 +97,8 @@ def summarize(processes: Sequence[Sequence[float]], *, resamples: int = 1000, se
         p99_ms=float(np.percentile(everything, 99)),
         min_ms=float(everything.min()),
         mad_ms=float(np.median(np.abs(everything - median))),
-        warnings=tuple(warn(series)),
+        warnings=tuple(noise.sentences()),
+        noise=noise,
     )
 
 
@@ -135,29 +172,15 @@ def _bootstrap_medians(times: np.ndarray, resamples: int, generator: np.random.G
     return np.asarray(np.median(times[index], axis=1))
 
 
-def warn(series: Sequence[np.ndarray]) -> list[str]:
-    """Sentences about what makes these run times less trustworthy than their interval looks."""
-    found = []
-    everything = np.concatenate(series)
-    share = outlier_share(everything)
-    if share > 0.02:
-        found.append(f"{share:.0%} of the runs are outliers (something else ran on these cores)")
-    drifts = [drift(times) for times in series]
-    strongest = max(drifts, key=abs, default=0.0)
-    if abs(strongest) > 0.03:
-        direction = "slower" if strongest > 0 else "faster"
-        found.append(f"the runs grew {abs(strongest):.0%} {direction} from start to end (drift)")
-    modes = next((pair for pair in map(bimodal, series) if pair), None)
-    if modes:
-        found.append(
-            f"the runs fall into two groups, near {modes[0]:.3g} and {modes[1]:.3g} ms: the median hides one"
-        )
-    if len(series) > 1:
-        medians = [float(np.median(times)) for times in series]
-        spread = (max(medians) - min(medians)) / min(medians)
-        if spread > 0.1:
-            found.append(f"fresh processes differ by {spread:.0%} among themselves")
-    return found
+def noise_of(series: Sequence[np.ndarray]) -> Noise:
+    """The noise of run times taken in one or more processes."""
+    medians = [float(np.median(times)) for times in series]
+    return Noise(
+        process_spread=(max(medians) - min(medians)) / min(medians) if len(medians) > 1 else 0.0,
+        drift=max((drift(times) for times in series), key=abs, default=0.0),
+        outlier_share=outlier_share(np.concatenate(series)),
+        modes_ms=next((pair for pair in map(bimodal, series) if pair), None),
+    )
 
 
 def outlier_share(times: np.ndarray) -> float:

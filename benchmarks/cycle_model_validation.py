@@ -3,7 +3,7 @@
     python benchmarks/cycle_model_validation.py CSV [--work DIR] [--write]
 
 CSV has the columns model, framework, precision, threads, device, soc, latency_ms, source (EDGEOPT_LATENCIES
-names it when it isn't given). Exports MobileNet V1, V2 and V3-Large, counts one inference of each on the
+names it when it isn't given). Exports MobileNet V1, V2, V3-Large and EfficientNet-Lite0, counts one inference of each on the
 emulated core of each device, fits five global constants, and prints the error of every row. ``--write`` puts
 the constants and the band into android_harness/emulator/cycle_fit.toml.
 
@@ -59,18 +59,22 @@ DEVICES = {
         Cpu("cortex-a53", 4, 1400, ARMV8, 32, 512, None, "cortex-a53", l2_shared=True), 3.6, 4
     ),
 }
-MODELS = {
-    "MobileNet v1 1.0X": "v1",
-    "MobileNet v2 1.0X": "v2",
-    "MobileNet v3 Large": "v3_large",
-    "Mobilenet_1.0_224(float)": "v1",
-    "Mobilenet_1.0_224 (quant)": "v1",
-    "Mobilenet_V1_1.0_224": "v1",
-    "Mobilenet_V2_1.0_224": "v2",
+# Published name → builder in mobilenets.py, its width (None = it has one only), and the image's side.
+MODELS: dict[str, tuple[str, float | None, int]] = {
+    "MobileNet v1 1.0X": ("mobilenet_v1", 1.0, 224),
+    "MobileNet v2 1.0X": ("mobilenet_v2", 1.0, 224),
+    "MobileNet v3 Large": ("mobilenet_v3_large", 1.0, 224),
+    "Mobilenet_1.0_224(float)": ("mobilenet_v1", 1.0, 224),
+    "Mobilenet_1.0_224 (quant)": ("mobilenet_v1", 1.0, 224),
+    "Mobilenet_V1_1.0_224": ("mobilenet_v1", 1.0, 224),
+    "Mobilenet_V1_0.50_224": ("mobilenet_v1", 0.5, 224),
+    "Mobilenet_V1_0.50_128": ("mobilenet_v1", 0.5, 128),
+    "Mobilenet_V2_1.0_224": ("mobilenet_v2", 1.0, 224),
+    "efficientnet-lite0": ("efficientnet_lite0", None, 224),
 }
 FITTED = "XNNPACK"
 GROUPS = {"XNNPACK end2end_bench": "XNNPACK", "TFLite CPU": "TFLite"}
-# Where the fit starts from and is held to: what such cores are said to do, chosen before fitting. The spread
+# Where the fit starts from and is held to: what such cores are said to do, settled after a first look at the XNNPACK rows. The spread
 # (of the logarithm) says how much the data may move each.
 PRIOR = {
     "overlap_out_of_order": (2.0, 0.5),
@@ -87,7 +91,7 @@ class Row:
     """One published latency that the model can be asked for."""
 
     group: str
-    model: str
+    model: tuple[str, float | None, int]
     precision: str
     device: str
     threads: int
@@ -119,9 +123,15 @@ def _same(left: Row, right: Row) -> bool:
     )
 
 
-def export(name: str, precision: str, folder: Path) -> Path:
-    """The .pte of a MobileNet, exported once into ``folder``."""
-    target = folder / f"mobilenet_{name}_{precision}.pte"
+def label(of: tuple[str, float | None, int]) -> str:
+    """A model's name as the table and the files have it."""
+    builder, width, side = of
+    return f"{builder.removeprefix('mobilenet_')}_{1.0 if width is None else width:g}_{side}"
+
+
+def export(of: tuple[str, float | None, int], precision: str, folder: Path) -> Path:
+    """The .pte of a network, exported once into ``folder``."""
+    target = folder / f"{label(of)}_{precision}.pte"
     if target.exists():
         return target
     import mobilenets
@@ -135,8 +145,9 @@ def export(name: str, precision: str, folder: Path) -> Path:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     torch.manual_seed(0)
-    image = (torch.randn(1, 3, 224, 224),)
-    network: Any = getattr(mobilenets, f"mobilenet_{name}")()
+    builder, width, side = of
+    image = (torch.randn(1, 3, side, side),)
+    network: Any = getattr(mobilenets, builder)(*([] if width is None else [width]))
     if precision == "int8":
         config = get_symmetric_quantization_config(is_per_channel=True)
         prepared = prepare_pt2e(
@@ -153,20 +164,24 @@ def export(name: str, precision: str, folder: Path) -> Path:
     return target
 
 
-def count(rows: Sequence[Row], folder: Path) -> dict[tuple[str, str, str], Counts]:
+Counted = dict[tuple[tuple[str, float | None, int], str, str], Counts]
+
+
+def count(rows: Sequence[Row], folder: Path) -> Counted:
     """Counts of each (model, precision, device), kept in ``folder`` between calls."""
     fingerprint = setup().fingerprint
     store = folder / f"counts-{fingerprint}.json"
     kept: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
-    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
-    found = {}
+    found: Counted = {}
     for row in rows:
         key = (row.model, row.precision, row.device)
         if key in found:
             continue
-        name = "|".join(key)
+        name = "|".join((label(row.model), row.precision, row.device))
         if name not in kept:
             print(f"  counting {name}", file=sys.stderr)
+            side = row.model[2]
+            image = np.random.default_rng(0).standard_normal((1, 3, side, side)).astype(np.float32)
             done = run(export(row.model, row.precision, folder), [image], DEVICES[row.device].cpu)
             assert done.counts is not None
             kept[name] = vars(done.counts)
@@ -178,7 +193,7 @@ def count(rows: Sequence[Row], folder: Path) -> dict[tuple[str, str, str], Count
 class Validation:
     """Fits and judges the model on published rows."""
 
-    def __init__(self, rows: Sequence[Row], counts: dict[tuple[str, str, str], Counts]) -> None:
+    def __init__(self, rows: Sequence[Row], counts: Counted) -> None:
         self.rows = [row for row in rows if row.group == FITTED]
         self.counts = counts
 
@@ -233,12 +248,12 @@ def shares(errors: np.ndarray) -> str:
 def report(pairs: Sequence[tuple[Row, float]]) -> None:
     """Print the table of all rows and the summaries of each group."""
     print(
-        f"{'group':<8} {'model':<9} {'prec':<5} {'device':<16} {'thr':>3} {'published':>10} {'estimate':>9} error"
+        f"{'group':<8} {'model':<24} {'prec':<5} {'device':<16} {'thr':>3} {'published':>10} {'estimate':>9} error"
     )
     for row, guess in pairs:
         error = 100 * (guess / row.published_ms - 1)
         print(
-            f"{row.group:<8} {row.model:<9} {row.precision:<5} {row.device:<16} {row.threads:>3} "
+            f"{row.group:<8} {label(row.model):<24} {row.precision:<5} {row.device:<16} {row.threads:>3} "
             f"{row.published_ms:>7.1f} ms {guess:>6.1f} ms {error:+5.0f}%"
         )
     for name in ("all", *dict.fromkeys(row.group for row, _ in pairs)):

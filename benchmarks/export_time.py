@@ -72,7 +72,13 @@ def with_edgeopt(name: str, folder: Path) -> None:
 
     model, inputs = build(name)
     edgeopt.export(
-        model, profile="pixel7", precision="fp32", example_inputs=inputs, output=folder / "bundle", name=name
+        model,
+        profile="pixel7",
+        precision="fp32",
+        example_inputs=inputs,
+        output=folder / "bundle",
+        name=name,
+        use_cache=False,
     )
 
 

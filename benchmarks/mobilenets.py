@@ -1,7 +1,8 @@
-"""MobileNet V1, V2 and V3-Large as published, written out so that a benchmark needs no model zoo.
+"""MobileNet V1 to V3 and EfficientNet-Lite0 as published, written out so that no model zoo is needed.
 
 Random weights: they are for latency and instruction counts, never for accuracy. Architectures:
-V1 arXiv:1704.04861 table 1, V2 arXiv:1801.04381 table 2, V3 arXiv:1905.02244 table 1.
+V1 arXiv:1704.04861 table 1, V2 arXiv:1801.04381 table 2, V3 arXiv:1905.02244 table 1; EfficientNet-Lite0 is
+EfficientNet-B0 (arXiv:1905.11946 table 1) with ReLU6 and without squeeze-excite.
 """
 
 from __future__ import annotations
@@ -134,3 +135,22 @@ def mobilenet_v3_large(width: float = 1.0, classes: int = 1001, *, minimalistic:
     last = _width(1280 * max(width, 1.0))
     head = nn.Sequential(nn.Linear(scaled(960), last), swish(), nn.Linear(last, classes))
     return _Classifier(nn.Sequential(*layers), head).eval()
+
+
+def efficientnet_lite0(classes: int = 1000) -> nn.Module:
+    """EfficientNet-Lite0: B0's stages with ReLU6 and without squeeze-excite."""
+    plan = [(1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5),
+            (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)]  # fmt: skip
+    channels = 32
+    layers: list[nn.Module] = [_conv(3, channels, 3, 2, 1, nn.ReLU6)]
+    for expand, outputs, repeat, stride, kernel in plan:
+        for index in range(repeat):
+            layers.append(
+                _InvertedResidual(
+                    channels, channels * expand, outputs, kernel=kernel, stride=stride if index == 0 else 1,
+                    act=nn.ReLU6,
+                )
+            )  # fmt: skip
+            channels = outputs
+    layers.append(_conv(channels, 1280, 1, 1, 1, nn.ReLU6))
+    return _Classifier(nn.Sequential(*layers), nn.Sequential(nn.Linear(1280, classes))).eval()

@@ -207,9 +207,13 @@ def _meter(name: str | None, reporter: Reporter) -> PowerMeter | None:
 
 
 def _warn(reporter: Reporter, measurements: list[dict[str, Any]]) -> None:
+    from ..results.trust import trust_lines
+
+    for line in trust_lines(measurements):
+        reporter.warn(line)
     for m in measurements:
         for sentence in m["warnings"]:
-            reporter.warn(f"{m['artifact']}, {m['threads']} thread(s): {sentence}")
+            reporter.detail(f"{m['artifact']}, {m['threads']} thread(s): {sentence}")
 
 
 def _print(reporter: Reporter, payload: dict[str, Any], csv: bool, markdown: bool, errors: list[str]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..bundle import Artifact, Bundle
     from ..converters.file_report import FileReport
-    from ..pipeline import Plan
+    from ..planning import Plan
     from ..verify import Verification
 
 
@@ -40,7 +40,7 @@ def draw_plan(console: Console, plan: Plan) -> None:
         passes = " → ".join(entry["pass"] for entry in recipe.to_dict()["passes"])
         console.print(f"  {file:<24} {name:<7} {recipe.name:<13} {passes}")
     for reason in plan.choice.reasons if plan.choice else ():
-        console.print(f"  because {reason}", style="dim")
+        console.print(f"  because {reason}", style="dim", soft_wrap=True)
 
 
 def bundle_payload(bundle: Bundle) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
         size = f" on {metric.samples:,} samples" if metric.samples else ""
         console.print(f"source model: {metric.metric} {metric.value:.4f}{size}")
     for reason in manifest.choice:
-        console.print(f"because {reason}", style="dim")
+        console.print(f"because {reason}", style="dim", soft_wrap=True)
     colour = "green" if bundle.passed else "red"
     console.print(f"[{colour}]{manifest.status}[/] {bundle.path}", soft_wrap=True)
 

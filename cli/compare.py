@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +33,10 @@ from .reporter import Reporter
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..android_harness.server import ServerOptions
+    from ..results.comparison import Comparison
+    from ..results.records import Record, Run
+
 
 def register(app: typer.Typer) -> None:
     """Attach the command."""
@@ -53,6 +58,23 @@ def compare(
     margin: Annotated[
         float, typer.Option("--margin", help="Differences below this share are none, e.g. 0.01.")
     ] = 0.01,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", help="Compare with PyTorch too, on cpu or cuda.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The source model for --server, as edgeopt export takes it.")
+    ] = None,
+    server_precision: Annotated[
+        str, typer.Option("--server-precision", help="fp32, fp16, bf16, or several: fp32,fp16.")
+    ] = "fp32",
+    server_compile: Annotated[
+        bool, typer.Option("--server-compile", help="Run the source model through torch.compile.")
+    ] = False,
+    largest_batch: Annotated[int, typer.Option("--largest-batch", help="Where the batch sweep ends.")] = 64,
+    power: Annotated[
+        bool, typer.Option("--power", help="Energy of the server path, with its meter.")
+    ] = False,
     inputs: Inputs = None,
     formats: Annotated[
         str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")
@@ -90,29 +112,76 @@ def compare(
         inputs=inputs,
         num_threads=threads[0],
     )
+    servers = _server_options(server, model, server_precision, server_compile, largest_batch, power)
+    subject = subject_of(files)
+    records = []
     with reporter.progress() as progress:
-        outcome = run_compare(
-            contenders_of(artifacts, options), Effort(rounds=rounds, margin=margin), progress
-        )
-    run = records_of_comparison(outcome, artifacts, subject_of(files))
+        if len(artifacts) == 1 and servers:
+            from ..results.bench import bench
+
+            outcome, run = None, bench(artifacts, options, subject=subject, progress=progress).run
+        else:
+            effort = Effort(rounds=rounds, margin=margin)
+            outcome = run_compare(contenders_of(artifacts, options), effort, progress)
+            run = records_of_comparison(outcome, artifacts, subject)
+        for one in servers:
+            progress(f"{model} on {one.device}, {one.precision}", None)
+            records += _measure_server(str(model), one, reporter)
+    run = replace(run, command="compare", records=(*run.records, *records))
     keep(run, store, no_store, reporter)
     _print(reporter, outcome, run, csv, markdown)
-    return 130 if outcome.partial else 0
+    return 130 if outcome is not None and outcome.partial else 0
 
 
-def _print(reporter: Reporter, outcome: Any, run: Any, csv: bool, markdown: bool) -> None:
+def _server_options(
+    server: str | None, model: str | None, precisions: str, compiled: bool, largest: int, power: bool
+) -> list[ServerOptions]:
+    if server is None:
+        return []
+    from ..android_harness.server import PRECISIONS, ServerOptions
+
+    if server not in ("cpu", "cuda"):
+        raise InputError(f"--server is cpu or cuda, not {server!r}.")
+    if model is None:
+        raise InputError("--server runs the source model: name it with --model, as for edgeopt export.")
+    unknown = [p for p in precisions.split(",") if p not in PRECISIONS]
+    if unknown:
+        raise InputError(f"--server-precision knows {', '.join(PRECISIONS)}, not {unknown[0]!r}.")
+    return [
+        ServerOptions(device=server, precision=p, compiled=compiled, largest_batch=largest, energy=power)
+        for p in precisions.split(",")
+    ]
+
+
+def _measure_server(model: str, options: ServerOptions, reporter: Reporter) -> list[Record]:
+    from ..android_harness.server import measure_server
+    from ..results.server_records import server_records
+
+    result, conditions = measure_server(model, options)
+    for sentence in result["notes"]:
+        reporter.warn(f"server: {sentence}")
+    if conditions.problems:
+        reporter.warn(f"server measured under bad conditions: {'; '.join(conditions.problems)}")
+    return server_records(model, options, result, conditions)
+
+
+def _print(reporter: Reporter, outcome: Comparison | None, run: Run, csv: bool, markdown: bool) -> None:
     from ..results.compare_records import comparison_rows, comparisons_json
+    from ..results.server_records import server_rows
     from ..results.tables import columns_of, heading
     from ..results.tables import markdown as as_markdown
 
-    comparisons = comparisons_json(outcome)
+    comparisons = comparisons_json(outcome) if outcome is not None else []
     measurements = [record.as_json() for record in run.records]
-    if outcome.partial:
-        reporter.warn("interrupted: this rests on the rounds made so far")
-    problems = measurements[0]["conditions"]["problems"]
-    if problems:
-        reporter.warn(f"measured under bad conditions, on both sides alike: {'; '.join(problems)}")
-    rows = comparison_rows(outcome, run)
+    if outcome is not None:
+        if outcome.partial:
+            reporter.warn("interrupted: this rests on the rounds made so far")
+        problems = measurements[0]["conditions"]["problems"]
+        if problems:
+            reporter.warn(f"measured under bad conditions, on both sides alike: {'; '.join(problems)}")
+    rows = comparison_rows(outcome, run) if outcome is not None else []
+    if any(record.target != "host" for record in run.records):
+        rows = server_rows(run.records)
 
     def draw(console: Console) -> None:
         draw_table(console, rows, columns_of(rows), heading)

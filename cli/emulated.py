@@ -38,6 +38,7 @@ def bench_emulated(
     )
     run_id = _keep(reporter, "bench", subject_of(files), measurements, store, no_store)
     rows = [_row(group) for group in _by_artifact(measurements)]
+    small = any(m["details"].get("validated_size") is False for m in measurements)
 
     def draw(console: Console) -> None:
         draw_table(console, rows, list(rows[0]))
@@ -45,6 +46,11 @@ def bench_emulated(
             "counted on emulated arm64 code; latency is an estimate with the band of its validation, never timed",
             soft_wrap=True,
         )
+        if small:
+            console.print(
+                "files of under 90 million instructions are smaller than any the interval was validated on",
+                soft_wrap=True,
+            )
 
     emit(
         reporter,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import Json, Quiet, Verbose
-from .reporter import Reporter
+from .reporter import Reporter, print_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
     from ..android_harness.emulator import EmulatedRun, Parity
     from ..android_harness.emulator.execution import Section
+    from ..android_harness.emulator.verification import BundleCheck
 
 
 def register(app: typer.Typer) -> None:
-    """Attach ``emulator`` with ``setup``, ``status`` and ``run``."""
+    """Attach ``emulator`` with ``setup``, ``status``, ``run`` and ``verify``."""
     group = typer.Typer(help="The emulated arm64 board (QEMU): no device needed.", no_args_is_help=True)
     group.command("setup")(setup)
     group.command("status")(status)
     group.command("run")(run)
+    group.command("verify")(verify)
     app.add_typer(group, name="emulator")
 
 
@@ -111,6 +113,57 @@ def run(
         _draw_ops(out, ops)
 
     reporter.result(payload, draw, ok=parity.ok)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle of edgeopt export.")],
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", "--device", "-p", help="Another device than the bundle's own."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Run BUNDLE's golden input on every core of its device: against this machine and the source model.
+
+    Exit code 3 when a file's outputs are not right there.
+    """
+    from ..android_harness.emulator import verify_on_emulator
+    from ..bundle import load_bundle
+    from ..device_profiles import load_profile
+    from ..errors import GateError
+
+    reporter = Reporter("emulator verify", as_json=json, quiet=quiet, verbose=verbose)
+    loaded = load_bundle(bundle)
+    device = load_profile(profile or str(loaded.manifest.profile["name"]))
+    with reporter.progress() as progress:
+        checks = verify_on_emulator(loaded, device, progress=progress)
+    errors = [
+        f"{c.artifact} on {c.core}: {'; '.join([*c.feature_problems, *c.parity.words])}"
+        for c in checks
+        if not c.ok
+    ]
+
+    def draw(out: Console) -> None:
+        heading = f"{'file':<28}{'core':<14}{'with this machine':<24}{'cosine with the source model'}"
+        out.print(heading, soft_wrap=True)
+        for check in checks:
+            out.print(_check_line(check), markup=False, soft_wrap=True)
+
+    payload = {"profile": device.name, "grade": "emulated", "checks": [check.as_json() for check in checks]}
+    reporter.result(payload, draw, ok=not errors, errors=errors)
+    if errors and not json:
+        for sentence in errors:
+            print_error(sentence)
+    return GateError.exit_code if errors else 0
+
+
+def _check_line(check: BundleCheck) -> str:
+    host, reference = check.parity.with_host, check.parity.with_reference
+    machine = "" if host is None else "bit-equal" if host.bit_equal else f"differs by {host.relative:.1e}"
+    cosine = "" if reference is None else f"{reference.cosine:.6f}"
+    return f"{check.artifact:<28}{check.core:<14}{machine:<24}{cosine:<12}{'ok' if check.ok else 'FAILED'}"
 
 
 def _facts(toolchain: Any) -> dict[str, Any]:

@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import GateError
+from . import export_options as given
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..pipeline import Plan
-
-Profile = Annotated[
-    str,
-    typer.Option(
-        "--profile", "--device", "-p", help="Target device: a name (edgeopt profiles lists them) or a TOML."
-    ),
-]
+    from ..planning import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -34,66 +28,27 @@ def export(
     model: Annotated[
         str, typer.Argument(help="package.module:attribute, file.py:attribute, .pt2 or TorchScript file.")
     ],
-    profile: Profile,
-    formats: Annotated[str, typer.Option("--format", "-f", help="pte, tflite or both.")] = "pte,tflite",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="fp32, fp16, int8-dynamic, int8-static, comma-separated. Default: the profile decides."
-        ),
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="auto, a named recipe, or a TOML file.")] = "auto",
-    calibration: Annotated[
-        str | None,
-        typer.Option("--calibration", help="Samples for static int8: FILE.npz or module:function."),
-    ] = None,
-    evaluate: Annotated[
-        str | None,
-        typer.Option("--eval", help="Task metric: module:function, or FILE.npz with inputs and labels."),
-    ] = None,
-    max_accuracy_drop: Annotated[
-        str | None, typer.Option("--max-accuracy-drop", help="Gate: how far the metric may fall, e.g. 1%.")
-    ] = None,
-    min_snr_db: Annotated[
-        float | None,
-        typer.Option("--min-snr-db", help="Gate: least SNR of every output, instead of the default."),
-    ] = None,
-    require_full_delegation: Annotated[
-        bool, typer.Option("--require-full-delegation", help="Gate: no operator may be left to slow kernels.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Gate: every format asked for must be made.")
-    ] = False,
-    example_inputs: Annotated[
-        str | None, typer.Option("--example-inputs", help="FILE.npz or module:function.")
-    ] = None,
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input-shape", help="name:float32[1,3,224,224], once an input; a word is a dynamic size."
-        ),
-    ] = None,
-    dynamic_batch: Annotated[
-        bool, typer.Option("--dynamic-batch", help="Let the first axis of every input vary (1 to 16).")
-    ] = False,
-    model_args: Annotated[
-        str | None, typer.Option("--model-args", help="JSON keyword arguments of the class or factory.")
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="A state_dict (.pt, .safetensors) to load into the model."),
-    ] = None,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Allow files that hold pickles, which run code when read.")
-    ] = False,
-    name: Annotated[str | None, typer.Option("--name", help="The model's name in the bundle.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The bundle's folder. Default: MODEL_PROFILE here.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the bundle that stands there.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")
-    ] = False,
+    profile: given.Profile,
+    formats: given.Formats = "pte,tflite",
+    precision: given.Precision = None,
+    recipe: given.Recipe = "auto",
+    calibration: given.Calibration = None,
+    evaluate: given.Eval = None,
+    max_accuracy_drop: given.MaxAccuracyDrop = None,
+    min_snr_db: given.MinSnrDb = None,
+    require_full_delegation: given.RequireFullDelegation = False,
+    strict: given.Strict = False,
+    example_inputs: given.ExampleInputs = None,
+    input_shape: given.InputShape = None,
+    dynamic_batch: given.DynamicBatch = False,
+    model_args: given.ModelArgs = None,
+    weights: given.Weights = None,
+    trust_pickle: given.TrustPickle = False,
+    name: given.Name = None,
+    output: given.Output = None,
+    force: given.Force = False,
+    no_cache: given.NoCache = False,
+    dry_run: given.DryRun = False,
     json_output: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -117,33 +72,34 @@ def export(
         "output": output,
         "force": force,
     }
-    from ..gates import parse_percent
+    from ..gates import Gates, parse_percent
+    from ..pipeline import export_plan
+    from ..planning import make_plan
 
-    gates: dict[str, Any] = {
-        "evaluate": evaluate,
-        "max_accuracy_drop": None
-        if max_accuracy_drop is None
-        else parse_percent(max_accuracy_drop, "--max-accuracy-drop"),
-        "min_snr_db": min_snr_db,
-        "require_full_delegation": require_full_delegation,
-        "strict": strict,
-    }
-    from .. import pipeline
-
-    failure: GateError | None = None
+    drop = None if max_accuracy_drop is None else parse_percent(max_accuracy_drop, "--max-accuracy-drop")
+    gates = Gates(drop, require_full_delegation, strict)
+    gates.check(evaluate is not None)
     with reporter.progress() as progress:
-        if dry_run:
-            plan = pipeline.make_plan(model, progress=lambda what: progress(what, None), **options)
-        else:
-            try:
-                bundle = pipeline.export(
-                    model, progress=lambda what: progress(what, None), **options, **gates
-                )
-            except GateError as error:
-                failure, bundle = error, error.bundle
+        plan = make_plan(model, progress=lambda what: progress(what, None), **options)
+    # Said before the long part begins, so that nobody waits for what can't work.
+    for finding in plan.findings:
+        reporter.warn(finding.sentence())
     if dry_run:
         _print_plan(reporter, plan)
         return
+    failure: GateError | None = None
+    with reporter.progress() as progress:
+        try:
+            bundle = export_plan(
+                plan,
+                gates,
+                evaluate=evaluate,
+                min_snr_db=min_snr_db,
+                use_cache=not no_cache,
+                progress=lambda what: progress(what, None),
+            )
+        except GateError as error:
+            failure, bundle = error, error.bundle
     _print_bundle(reporter, bundle, failure)
     if failure is not None:
         raise typer.Exit(failure.exit_code)
@@ -224,8 +180,6 @@ def _hush_libraries(verbose: bool) -> None:
 def _print_plan(reporter: Reporter, plan: Plan) -> None:
     from .bundle_view import draw_plan, plan_payload
 
-    for finding in plan.findings:
-        reporter.warn(finding.sentence())
     reporter.result(plan_payload(plan), lambda console: draw_plan(console, plan))
 
 
@@ -233,13 +187,14 @@ def _print_bundle(reporter: Reporter, bundle: Bundle, failure: GateError | None)
     from .bundle_view import bundle_payload, draw_bundle
 
     manifest = bundle.manifest
-    for warning in manifest.warnings:
-        reporter.warn(warning)
-    for item in manifest.not_made:
-        reporter.warn(f"{item['file']} was not made: {item['sentence']}")
-    for artifact in bundle.artifacts:
-        for warning in artifact.warnings:
-            reporter.warn(f"{artifact.file}: {warning}")
+    said = [
+        *manifest.warnings,
+        *(f"{item['file']} was not made: {item['sentence']}" for item in manifest.not_made),
+        *(f"{artifact.file}: {warning}" for artifact in bundle.artifacts for warning in artifact.warnings),
+    ]
+    for warning in said:
+        if warning not in reporter.warnings:
+            reporter.warn(warning)
     errors = [str(failure)] if failure else []
     reporter.result(
         bundle_payload(bundle), lambda console: draw_bundle(console, bundle), ok=not failure, errors=errors

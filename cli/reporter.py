@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -110,8 +110,14 @@ class Reporter:
     def progress(self) -> Iterator[Callable[[str, float | None], None]]:
         """A live progress line on stderr: call the yielded function with (what, fraction or None).
 
-        On a pipe each new ``what`` is one plain line; nothing under ``--quiet`` or ``--json``.
+        On a pipe each new ``what`` is one plain line; nothing under ``--quiet`` or ``--json``. What libraries
+        and user code print meanwhile goes to stderr, so that stdout holds the result alone.
         """
+        with redirect_stdout(sys.stderr), self._progress() as say:
+            yield say
+
+    @contextmanager
+    def _progress(self) -> Iterator[Callable[[str, float | None], None]]:
         if self.quiet or self.as_json:
             yield _silent
             return

@@ -13,6 +13,7 @@ import torch
 from ..errors import InputError
 from ..models.data import Evaluation, Sample
 from ..models.source import SourceModel
+from ..models.state import preserved_state
 from ..runtimes import LoadedModel, open_model
 from .ordering import named_order
 from .verification import Parity, compare
@@ -69,12 +70,30 @@ def make_checks(
     dimensions also their smallest and largest size.
     """
     samples = _check_samples(source, calibration)
-    reference = tuple(tuple(t.numpy() for t in source.run(sample)) for sample in samples)
+    # A file begins with the state that the model was captured in, and meets the samples in the same order.
+    with preserved_state(source.module):
+        reference = tuple(tuple(t.numpy() for t in source.run(sample)) for sample in samples)
     baseline, count = None, None
     if evaluation is not None:
-        baseline, count = _evaluate(evaluation, predictor(source, _torch_run(source)), "the source model")
+        with preserved_state(source.module):
+            baseline, count = _evaluate(evaluation, predictor(source, _torch_run(source)), "the source model")
     arrays = tuple(tuple(t.numpy() for t in sample) for sample in samples)
     return Checks(source, arrays, reference, evaluation, baseline, count, min_snr_db)
+
+
+def uninformative_outputs(checks: Checks) -> list[str]:
+    """Outputs that the source model gives alike for every check input: parity on them proves little."""
+    first, *others = checks.reference
+    return [
+        info.name
+        for index, info in enumerate(checks.source.outputs)
+        if others
+        and all(
+            o[index].shape != first[index].shape
+            or np.array_equal(o[index], first[index], equal_nan=first[index].dtype.kind == "f")
+            for o in others
+        )
+    ]
 
 
 def check_file_outputs(path: Path, precision: str, checks: Checks) -> CheckResult:

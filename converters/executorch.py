@@ -18,6 +18,7 @@ from ..optimizers.quantization import prepare_dynamic
 from .explain import explain
 from .exporter_speedups import fast_lowering
 from .half import cast_to_half
+from .rewrites import rewrite_program
 
 Progress = Callable[[str], None]
 
@@ -34,11 +35,13 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
     progress("preparing the graph")
-    program = _program(model)
+    program, notes = rewrite_program(_program(model), "pte")
+    if model.kind in ("format", "pt2e"):
+        program, _ = rewrite_program(program, "pte int8")
     dynamic = bool(model.capture.dynamic_shapes)
     try:
         path.write_bytes(_lower(program, [XnnpackPartitioner()], dynamic, progress))
-        return []
+        return notes
     except Exception as error:
         if model.kind != "dense":
             raise
@@ -49,11 +52,12 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
         except Exception:
             raise error from None
     return [
+        *notes,
         replace(
             failure,
             severity="warning",
             message=f"XNNPACK can't take this model ({failure.message}); the file runs on portable kernels, slowly",
-        )
+        ),
     ]
 
 
@@ -64,7 +68,18 @@ def _lower(program: ExportedProgram, partitioners: list[Any], dynamic: bool, pro
         progress("lowering to XNNPACK")
         edge = to_edge_transform_and_lower(program, partitioner=partitioners)
         progress("planning memory")
-        return bytes(edge.to_executorch().buffer)
+        return bytes(edge.to_executorch(_memory_config(edge.exported_program())).buffer)
+
+
+def _memory_config(program: ExportedProgram) -> Any:
+    """Buffers that the model changes begin as they are; ExecuTorch leaves them uninitialised by itself."""
+    from executorch.exir import ExecutorchBackendConfig
+    from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
+
+    signature = program.graph_signature
+    changed = set(signature.buffers_to_mutate.values())
+    names = [name for name, buffer in signature.inputs_to_buffers.items() if buffer in changed]
+    return ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(names)]) if names else None
 
 
 def _program(model: OptimizedModel) -> ExportedProgram:

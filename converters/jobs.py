@@ -14,6 +14,7 @@ from typing import Any
 from ..models.findings import Finding
 from ..optimizers.capabilities import ROADS
 from ..optimizers.passes import OptimizedModel
+from .cache import conversion_key, fetch, keep
 from .checks import CheckResult, Checks, check_file_outputs
 from .explain import explain
 from .file_report import inspect_file
@@ -29,6 +30,7 @@ class Wanted:
     format: str
     model: OptimizedModel
     file: str
+    use_cache: bool = True
 
     @property
     def precision(self) -> str:
@@ -155,13 +157,30 @@ def _make(
         report = inspect_file(path).summary()
         result = check_file_outputs(path, wanted.precision, checks)
     except Exception as error:
-        finding = explain(error, wanted.format, wanted.model.capture.program)
+        finding = explain(error, wanted.format, wanted.model.capture.program, path)
         finding = replace(finding, message=f"the file was written but doesn't run: {finding.message}")
         return _Part(index, path, report, None, (*findings, finding), seconds, traceback.format_exc())
     return _Part(index, path, report, result, tuple(findings), seconds, "")
 
 
 def _convert(
+    wanted: Wanted, path: Path, scratch: Path, shared: dict[str, Path], progress: Progress
+) -> list[Finding]:
+    if not wanted.use_cache:
+        return _convert_anew(wanted, path, scratch, shared, progress)
+    key = conversion_key(wanted.model, wanted.format)
+    findings = fetch(key, path)
+    if findings is None:
+        findings = _convert_anew(wanted, path, scratch, shared, progress)
+        keep(key, path, findings)
+    else:
+        progress("taken from the cache")
+        if wanted.format == "tflite" and wanted.model.kind == "dense":
+            shared["float"] = path
+    return findings
+
+
+def _convert_anew(
     wanted: Wanted, path: Path, scratch: Path, shared: dict[str, Path], progress: Progress
 ) -> list[Finding]:
     model = wanted.model
@@ -173,15 +192,17 @@ def _convert(
     from . import litert
 
     if model.kind == "pt2e":
-        litert.convert_static(model, path, progress)
-        return []
+        return litert.convert_static(model, path, progress)
+    if model.kind == "dense":
+        shared["float"] = path
+        return litert.convert_float(model.capture, path, progress)
+    notes: list[Finding] = []
     if "float" not in shared:
-        source = path if model.kind == "dense" else scratch / "float.tflite"
-        litert.convert_float(model.capture, source, progress)
-        shared["float"] = source
-    if model.kind != "dense":
-        litert.quantize_file(shared["float"], model.precision, path, progress)
-    return []
+        shared["float"] = scratch / "float.tflite"
+        dense = replace(wanted, model=replace(model, precision="fp32"))
+        notes = _convert(dense, shared["float"], scratch, {}, progress)
+    litert.quantize_file(shared["float"], model.precision, path, progress)
+    return notes
 
 
 def _collect(outcome: Outcome[list[_Part]], members: list[tuple[int, Wanted]]) -> dict[int, Produced]:

@@ -11,24 +11,34 @@ import torch
 from torch.export import ExportedProgram
 
 from ..errors import EdgeoptError
+from ..models.findings import Finding
 from ..models.program import Capture, recapture
+from ..models.source import SourceModel
 from ..optimizers.passes import OptimizedModel
+from .dynamic_tflite import merge_sizes, spread_by_adding
 from .float_io import use_float_io
+from .rewrites import rewrite_program
 
 Progress = Callable[[str], None]
 
 
-def convert_float(capture: Capture, path: Path, progress: Progress) -> None:
+def convert_float(capture: Capture, path: Path, progress: Progress) -> list[Finding]:
     """Write the captured program as a float32 .tflite file.
+
+    Returns:
+        What was rewritten for LiteRT.
 
     Raises:
         Exception: whatever litert-torch raises; ``explain`` makes a finding of it.
     """
-    _convert(capture.program, capture, path, progress, quantized=False)
+    return _convert(capture.program, capture, path, progress, quantized=False)
 
 
-def convert_static(model: OptimizedModel, path: Path, progress: Progress) -> None:
+def convert_static(model: OptimizedModel, path: Path, progress: Progress) -> list[Finding]:
     """Write a calibrated PT2E graph as an int8 .tflite file, the same numbers as in the .pte.
+
+    Returns:
+        What was rewritten for LiteRT.
 
     Raises:
         Exception: whatever litert-torch raises; ``explain`` makes a finding of it.
@@ -40,8 +50,9 @@ def convert_static(model: OptimizedModel, path: Path, progress: Progress) -> Non
     progress("preparing the graph")
     # LiteRT folds the weights itself; it refuses a graph in which they already are int8.
     quantized = convert_pt2e(copy.deepcopy(model.prepared), fold_quantize=False)
-    _convert(recapture(model.capture, quantized), model.capture, path, progress, quantized=True)
+    notes = _convert(recapture(model.capture, quantized), model.capture, path, progress, quantized=True)
     use_float_io(path)
+    return notes
 
 
 def quantize_file(source: Path, precision: str, path: Path, progress: Progress) -> None:
@@ -95,7 +106,46 @@ def _dynamic_recipe() -> list[dict[str, Any]]:
 
 def _convert(
     program: ExportedProgram, capture: Capture, path: Path, progress: Progress, *, quantized: bool
-) -> None:
+) -> list[Finding]:
+    if not capture.dynamic_shapes:
+        return _convert_fixed(program, capture.source, capture.source.example, path, progress, quantized)
+    twin = path.with_suffix(".twin.tflite")
+    try:
+        notes: list[Finding] = []
+        module = spread_by_adding(program).module()
+        for target, example in ((path, capture.source.example), (twin, _other_size(capture.source))):
+            fixed = torch.export.export(module, example, strict=False)
+            notes = _convert_fixed(fixed, capture.source, example, target, progress, quantized)
+        progress("making dimensions dynamic")
+        merge_sizes(path, twin)
+        return notes
+    finally:
+        twin.unlink(missing_ok=True)
+
+
+def _other_size(source: SourceModel) -> tuple[torch.Tensor, ...]:
+    """The example inputs with every dynamic dimension one larger, or one smaller where that is too large."""
+    tensors = []
+    for index, example in enumerate(source.example):
+        tensor = example
+        for axis in range(tensor.ndim):
+            dim = source.dynamic.get((index, axis))
+            if dim is not None:
+                size = tensor.shape[axis]
+                larger = torch.cat([tensor, tensor.narrow(axis, 0, 1)], axis)
+                tensor = larger if size < dim.high else tensor.narrow(axis, 0, size - 1)
+        tensors.append(tensor)
+    return tuple(tensors)
+
+
+def _convert_fixed(
+    program: ExportedProgram,
+    source: SourceModel,
+    example: tuple[torch.Tensor, ...],
+    path: Path,
+    progress: Progress,
+    quantized: bool,
+) -> list[Finding]:
     from litert_torch import fx_infra
     from litert_torch import model as litert_model
     from litert_torch._convert import core, litert_converter, signature
@@ -109,10 +159,9 @@ def _convert(
         mode = QuantConfig(pt2e_quantizer=quantizer)
     # litert_torch.convert() would capture the module again; these are its steps after that. Keyword inputs
     # give the file's signature the names of the model's inputs.
-    named = {
-        info.name: tensor for info, tensor in zip(capture.source.inputs, capture.source.example, strict=True)
-    }
-    entry = signature.Signature(litert_model.DEFAULT_SIGNATURE_NAME, capture.source.module, (), named)
+    named = {info.name: tensor for info, tensor in zip(source.inputs, example, strict=True)}
+    entry = signature.Signature(litert_model.DEFAULT_SIGNATURE_NAME, source.module, (), named)
+    program, notes = rewrite_program(program, "tflite")
     with torch.no_grad():
         fx_infra.silence_torch_logs()
         progress("decomposing the graph")
@@ -125,3 +174,4 @@ def _convert(
         exporter = litert_converter.exported_programs_to_flatbuffer([program], [entry], quant_config=mode)
         progress("writing the file")
         litert_model.LiteRTModel(exporter).export(str(path))
+    return notes

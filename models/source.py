@@ -7,7 +7,6 @@ as an exported program (.pt2), a TorchScript file, or, through the Python API, a
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from .checkpoints import load_file, load_weights
+from .dtypes import float32_inputs, to_float32
 from .findings import Finding
 from .inputs import (
     DEFAULT_MAX_BATCH,
@@ -27,7 +28,8 @@ from .inputs import (
     inputs_from_value,
 )
 from .resolve import brief, resolve
-from .tensors import FlatModel, Signature, TensorInfo, dtype_name, parameter_names
+from .state import preserved_state
+from .tensors import FlatModel, Signature, TensorInfo, dtype_name, left_out, named_tensors, parameter_names
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class SourceModel:
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The source model's outputs (CPU, no gradients), in order."""
         with torch.no_grad():
-            return list(self.module(*inputs).values())
+            return [tensor.detach() for tensor in self.module(*inputs).values()]
 
 
 def load_source_model(
@@ -111,9 +113,10 @@ def load_source_model(
     arguments = _parse_arguments(model_args)
     module, origin, companions, example = _resolve_model(model, arguments, trust_pickle)
     if weights is not None:
-        _load_weights(module, weights, trust_pickle)
+        load_weights(module, weights, trust_pickle)
     findings = _to_eval(module)
     _check_finite(module)
+    findings += to_float32(module)
     if example_inputs is None and not input_shapes and example is None:
         example = _companion_inputs(module, origin, companions)
     if example_inputs is not None or input_shapes:
@@ -123,7 +126,7 @@ def load_source_model(
             f"{origin}: no example inputs; give --input-shape name:float32[1,3,224,224] or --example-inputs "
             "FILE.npz, or put a function example_inputs() beside the model."
         )
-    return _finish(module, origin, companions, example, dynamic_batch, name, findings)
+    return _finish(module, origin, companions, float32_inputs(example), dynamic_batch, name, findings)
 
 
 def _finish(
@@ -143,7 +146,12 @@ def _finish(
     tensors = tuple(_widen(tensor, index, dynamic) for index, tensor in enumerate(tensors))
     flat = FlatModel(module, signature)
     _mirror_mode(flat, module)
-    outputs = _first_run(flat, signature, tensors, origin)
+    raw = _first_run(module, signature, tensors, origin)
+    outputs = named_tensors(raw)
+    findings += [
+        Finding("warning", f"output {path!r} ({kind}) is not a tensor and is left out")
+        for path, kind in left_out(raw).items()
+    ]
     findings += [
         Finding("warning", f"output {key!r} has NaN or infinite values on the example inputs")
         for key, value in outputs.items()
@@ -209,7 +217,7 @@ def _resolve_model(
         raise InputError(
             f"model {model!r} is neither package.module:attribute nor an existing .pt2, .pt or .pth file."
         )
-    module, example = _load_file(path, trust_pickle)
+    module, example = load_file(path, trust_pickle)
     return module, model, None, example
 
 
@@ -231,74 +239,6 @@ def _instantiate(value: Any, arguments: dict[str, Any], origin: str) -> torch.nn
     if not isinstance(made, torch.nn.Module):
         raise InputError(f"{origin} made a {type(made).__name__}, not a torch.nn.Module.")
     return made
-
-
-def _load_file(path: Path, trust_pickle: bool) -> tuple[torch.nn.Module, ExampleInputs | None]:
-    if path.suffix == ".pt2":
-        try:
-            program = torch.export.load(path)
-        except Exception as error:
-            raise InputError(f"{path} can't be read as an exported program: {brief(error)}.") from error
-        example = ExampleInputs(*program.example_inputs) if program.example_inputs else None
-        return program.module(), example
-    if _is_torchscript(path):
-        try:
-            return torch.jit.load(path, map_location="cpu"), None
-        except Exception as error:
-            raise InputError(f"{path} can't be read as TorchScript: {brief(error)}.") from error
-    loaded = _read_checkpoint(path, trust_pickle)
-    if isinstance(loaded, torch.nn.Module):
-        return loaded, None
-    if isinstance(loaded, dict):
-        raise InputError(
-            f"{path} holds weights only: name the code that makes the model (package.module:factory) and give "
-            f"this file as --weights {path}."
-        )
-    raise InputError(f"{path} holds a {type(loaded).__name__}, not a torch.nn.Module.")
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in entry for entry in archive.namelist())
-
-
-def _read_checkpoint(path: Path, trust_pickle: bool) -> Any:
-    if not path.is_file():
-        raise InputError(f"no file {path}.")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except Exception as error:
-            raise InputError(f"{path} can't be read as safetensors: {brief(error)}.") from error
-    try:
-        return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except Exception as error:
-        if not trust_pickle and "weights_only" in str(error).lower():
-            raise InputError(
-                f"{path} holds a pickle, which runs code when it is read: if you trust where it comes from, "
-                "add --trust-pickle."
-            ) from error
-        raise InputError(f"{path} can't be read as a PyTorch file: {brief(error)}.") from error
-
-
-def _load_weights(module: torch.nn.Module, path: Path, trust_pickle: bool) -> None:
-    state = _read_checkpoint(Path(path), trust_pickle)
-    if isinstance(state, torch.nn.Module):
-        state = state.state_dict()
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict):
-        raise InputError(f"--weights {path} holds a {type(state).__name__}, not a state_dict.")
-    try:
-        module.load_state_dict(state)
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise InputError(f"--weights {path} doesn't fit the model: {' '.join(lines)}") from error
 
 
 def _to_eval(module: torch.nn.Module) -> list[Finding]:
@@ -380,14 +320,12 @@ def _given_inputs(module: torch.nn.Module, given: Any, shapes: Sequence[str]) ->
 
 
 def _first_run(
-    flat: FlatModel, signature: Signature, tensors: tuple[torch.Tensor, ...], origin: str
-) -> dict[str, torch.Tensor]:
+    module: torch.nn.Module, signature: Signature, tensors: tuple[torch.Tensor, ...], origin: str
+) -> Any:
+    args, kwargs = signature.arguments(tensors)
     try:
-        with torch.no_grad():
-            outputs: dict[str, torch.Tensor] = flat(*tensors)
-            return outputs
-    except InputError:
-        raise
+        with torch.no_grad(), preserved_state(module):
+            return module(*args, **kwargs)
     except Exception as error:
         given = ", ".join(
             f"{name}:{dtype_name(tensor.dtype)}{list(tensor.shape)}"

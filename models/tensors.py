@@ -92,18 +92,30 @@ class FlatModel(torch.nn.Module):
 def named_tensors(output: Any) -> dict[str, torch.Tensor]:
     """The tensors of a (nested) output by name: a lone tensor is ``output``, others go by their path.
 
+    What is neither a tensor nor a container of them is left out; see :func:`left_out`.
+
     Raises:
-        InputError: something in it is neither a tensor nor a container edgeopt knows.
+        InputError: there is no tensor in it.
     """
     found: dict[str, torch.Tensor] = {}
-    for path, tensor in _walk(output, ""):
-        found[_unique(path or "output", found)] = tensor
+    for path, value in _walk(output, ""):
+        if isinstance(value, torch.Tensor):
+            found[_unique(path or "output", found)] = value
     if not found:
-        raise InputError("the model's forward returned no tensor: nothing could be checked or deployed.")
+        raise InputError(
+            f"the model's forward returned no tensor (but a {type(output).__name__}): return tensors, or dicts, "
+            "tuples or dataclasses of tensors."
+        )
     return found
 
 
-def _walk(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
+def left_out(output: Any) -> dict[str, str]:
+    """Path -> type of what an output holds beside tensors, plain numbers and None (a key-value cache, say)."""
+    plain = torch.Tensor | bool | int | float | str | None
+    return {path or "output": type(v).__name__ for path, v in _walk(output, "") if not isinstance(v, plain)}
+
+
+def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     def join(key: object) -> str:
         return re.sub(r"\W", "_", f"{path}_{key}" if path else str(key))
 
@@ -121,11 +133,8 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from _walk(getattr(value, field.name), join(field.name))
-    elif value is not None and not isinstance(value, bool | int | float | str):
-        raise InputError(
-            f"the model's forward returned a {type(value).__name__}, which can't be deployed: "
-            "return tensors, or dicts, tuples or dataclasses of tensors."
-        )
+    else:
+        yield path, value
 
 
 def parameter_names(module: torch.nn.Module) -> list[str]:

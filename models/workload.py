@@ -50,11 +50,21 @@ def workload(program: ExportedProgram) -> Workload:
     totals = {"conv": 0, "linear": 0, "attention": 0, "recurrent": 0}
     steps = 0
     for node in program.graph.nodes:
+        cell = _in_recurrent_layer(node)
         for family, macs in _node_macs(node):
-            totals[family] += macs
+            totals["recurrent" if cell else family] += macs
         if node.target in _RECURRENT:
             steps += _recurrent_steps(node)
+        elif cell:
+            # A layer written out has one linear layer a step; the first is that of all inputs.
+            steps += 1 if node.target in _LINEAR else 0
     return Workload(totals["conv"], totals["linear"], totals["attention"], totals["recurrent"], steps)
+
+
+def _in_recurrent_layer(node: torch.fx.Node) -> bool:
+    """Whether a node was a part of torch.nn.LSTM, GRU or RNN before the layer was written out."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return bool(stack) and "torch.nn.modules.rnn." in str(stack[-1][1])
 
 
 def _node_macs(node: torch.fx.Node) -> Iterator[tuple[str, int]]:

@@ -98,7 +98,7 @@ def comparison_rows(comparison: Comparison, run: Run) -> list[dict[str, str]]:
     from .tables import interval, size
 
     sizes = {r.artifact_sha256: r.value for r in run.records if r.metric == "size_bytes"}
-    latencies = [r for r in run.records if r.metric == "latency_ms"]
+    latencies = [r for r in run.records if r.metric == "latency_ms" and r.target == "host"]
     rows = []
     for i, record in enumerate(latencies):
         row = {

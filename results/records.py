@@ -101,6 +101,7 @@ def records_of(artifact: Artifact, measurement: Measurement, target: str = "host
         "mad_ms": summary.mad_ms,
         "cpu_time_ms": float(np.median([r["cpu_ms"] for r in results])),
         "warmup_runs": int(np.median([r["warmup_runs"] for r in results])),
+        "noise": asdict(summary.noise),
     }
     if options.duration_s or options.rate_hz:
         details["timeline"] = timeline(measurement.used[-1])

@@ -89,7 +89,7 @@ class _Profiled:
     def events(self, inputs: Sequence[np.ndarray], runs: int) -> list[dict[str, Any]]:
         profiler = c_void_p()
         self._call("LiteRtCompiledModelGetProfiler", self._compiled, byref(profiler))
-        given = self._buffers("Input", len(inputs))
+        given = self._buffers("Input", [self._resized(i, value) for i, value in enumerate(inputs)])
         for buffer, value in zip(given, inputs, strict=True):
             self._fill(buffer, value)
         count = c_size_t()
@@ -99,14 +99,20 @@ class _Profiled:
             "LiteRtGetCompiledModelOutputTensorLayouts",
             self._compiled, c_size_t(0), count, layouts, ctypes.c_bool(True),
         )  # fmt: skip
-        taken = self._buffers("Output", count.value)
+        taken = self._buffers("Output", list(layouts))
         arguments = (
             self._compiled, c_size_t(0),
             c_size_t(len(given)), (c_void_p * len(given))(*given),
             c_size_t(len(taken)), (c_void_p * len(taken))(*taken),
         )  # fmt: skip
-        for _ in range(5):
-            self._call("LiteRtRunCompiledModel", *arguments)
+        try:
+            for _ in range(5):
+                self._call("LiteRtRunCompiledModel", *arguments)
+        except EdgeoptError as error:
+            raise EdgeoptError(
+                "LiteRT's profiler can't run this file (it refuses files whose outputs change shape at run "
+                f"time): {error}"
+            ) from error
         self._call("LiteRtResetProfiler", profiler)
         self._call("LiteRtStartProfiler", profiler)
         for _ in range(runs):
@@ -132,13 +138,27 @@ class _Profiled:
             if event.kind & (_OPERATOR | _DELEGATE_CALL | _INSIDE_DELEGATE) and event.elapsed_us < 1 << 32
         ]
 
-    def _buffers(self, side: str, count: int) -> list[int]:
+    def _resized(self, position: int, value: np.ndarray) -> _Layout:
+        """Give a free input the shape of its value; returns the layout it then has."""
+        tensor, kind, index = c_void_p(), _TensorType(), c_size_t(position)
+        self._call("LiteRtGetSignatureInputTensorByIndex", self._signature, index, byref(tensor))
+        self._call("LiteRtGetRankedTensorType", tensor, byref(kind))
+        if list(kind.layout.dimensions[: value.ndim]) != list(value.shape):
+            shape = (c_int * value.ndim)(*value.shape)
+            rank = c_size_t(value.ndim)
+            resize = "LiteRtCompiledModelResizeInputTensor"
+            self._call(resize, self._compiled, c_size_t(0), index, shape, rank)
+            kind.layout.dimensions[: value.ndim] = list(value.shape)
+        return kind.layout
+
+    def _buffers(self, side: str, layouts: Sequence[_Layout]) -> list[int]:
         buffers = []
-        for i in range(count):
+        for i, layout in enumerate(layouts):
             tensor, kind, needs, buffer = c_void_p(), _TensorType(), c_void_p(), c_void_p()
             index = c_size_t(i)
             self._call(f"LiteRtGetSignature{side}TensorByIndex", self._signature, index, byref(tensor))
             self._call("LiteRtGetRankedTensorType", tensor, byref(kind))
+            kind.layout = layout
             requirements = f"LiteRtGetCompiledModel{side}BufferRequirements"
             self._call(requirements, self._compiled, c_size_t(0), index, byref(needs))
             create = "LiteRtCreateManagedTensorBufferFromRequirements"

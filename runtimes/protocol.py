@@ -49,6 +49,7 @@ class LoadedModel(ABC):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     load_ms: float  # what the runtime itself took to load the file
+    takes_any_inputs: bool = False  # the file doesn't tell its inputs: they go to it unchecked
     planned_bytes: int | None = None  # activation memory the file plans for, when the format records it
 
     @abstractmethod

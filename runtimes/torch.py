@@ -92,7 +92,7 @@ class TorchModel(LoadedModel):
     def _load_package(self, path: Path) -> None:
         self._run = self._torch._inductor.aoti_load_package(str(path))
         # A package tells names at best: shapes are checked by the compiled code itself.
-        self.inputs, self.outputs = (), ()
+        self.inputs, self.outputs, self.takes_any_inputs = (), (), True
 
     def prepare(self, inputs: Sequence[np.ndarray]) -> None:
         self._given = [self._torch.from_numpy(np.array(value)).to(self._device) for value in inputs]
@@ -112,7 +112,7 @@ class TorchModel(LoadedModel):
         return [_array(value) for value in leaves]
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if self.inputs:
+        if not self.takes_any_inputs:
             return super().run(inputs)
         self.prepare(inputs)
         self.invoke()

@@ -90,8 +90,13 @@ def activations() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.Hardswish(), nn.Conv2d(8, 8, 1), nn.SiLU(), nn.Conv2d(8, 8, 1), nn.GELU(),
         nn.Conv2d(8, 8, 1), nn.GELU(approximate="tanh"), nn.Conv2d(8, 8, 1), nn.Hardsigmoid(),
-        nn.Conv2d(8, 8, 1), nn.Mish(), nn.PReLU(8), nn.Conv2d(8, 8, 1), nn.ELU(), nn.Softplus(),
+        nn.PReLU(8), nn.Conv2d(8, 8, 1), nn.ELU(),
     )  # fmt: skip
+
+
+@odd("softplus_mish", _image())
+def softplus_mish() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.Mish(), nn.Conv2d(8, 8, 1), nn.Softplus())
 
 
 class _Recurrent(nn.Module):
@@ -555,6 +560,18 @@ class SelfAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mixed, weights = self.attention(x, x, x)
         return mixed, weights
+
+
+@odd("complex_input", lambda: torch.randn(1, 4, dtype=torch.complex64))
+class ComplexInput(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.abs()
+
+
+@odd("complex_sqrt", _image(1, 4, 2))
+class ComplexRoot(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(torch.sqrt(torch.view_as_complex(x)))
 
 
 @odd("random_noise", _image(1, 8))

@@ -26,10 +26,12 @@ LEVELS = {
     "results": 7,
     "verify": 8,
     "doctor": 8,
-    "pipeline": 8,
-    "cli": 9,
-    "__main__": 10,
-    "__init__": 10,
+    "planning": 8,
+    "record": 9,
+    "pipeline": 10,
+    "cli": 11,
+    "__main__": 12,
+    "__init__": 12,
 }
 
 
@@ -91,13 +93,17 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["profiles"], ["export", "--help"], ["doctor"], ["bench", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["profiles"], ["export", "--help"], ["doctor"], ["bench", "--help"]]
+)
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from edgeopt.cli import main; main(sys.argv[1:]); "
         "print('MODULES', *sorted({m.partition('.')[0] for m in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
     modules = set(done.stdout.rpartition("MODULES")[2].split())
     assert not modules & HEAVY
 
@@ -106,7 +112,9 @@ def test_help_is_quick() -> None:
     """0.4 s is the goal on a quiet machine; CPU time is asserted, with room for a slow one."""
     before = os.times()
     started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "edgeopt", "--help"], capture_output=True, check=True, env={**os.environ})
+    subprocess.run(
+        [sys.executable, "-m", "edgeopt", "--help"], capture_output=True, check=True, env={**os.environ}
+    )
     after = os.times()
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     print(f"edgeopt --help: {time.monotonic() - started:.2f} s wall, {cpu_s:.2f} s CPU")

@@ -153,7 +153,9 @@ def test_the_validation_reads_rows_and_finds_constants_it_was_fed(
         + "squeezenet,ncnn (CPU),fp32,1,Google Pixel 2,x,5,x\n"
     )
     rows = validation.published_rows(tmp_path / "rows.csv")
-    assert [(row.model, row.device, row.threads) for row in rows] == [("v1", "Google Pixel 2", 4)]
+    assert [(row.model, row.device, row.threads) for row in rows] == [
+        (("mobilenet_v1", 1.0, 224), "Google Pixel 2", 4)
+    ]
 
     # Latencies made by the model itself must be found again: the fit recovers what it was fed.
     truth = {"overlap_out_of_order": 2.3, "overlap_in_order": 1.8, "exposed_out_of_order": 0.3,

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeopt.android_harness.emulator import Cpu, check_parity, cpu_of, measure_on_emulator, run
+from edgeopt.android_harness.emulator import (
+    Cpu,
+    EmulatorTarget,
+    check_parity,
+    cpu_of,
+    measure_on_emulator,
+    run,
+)
 from edgeopt.android_harness.emulator.cpu import CHECKED_FEATURES
 from edgeopt.android_harness.emulator.execution import describe
 from edgeopt.device_profiles import DeviceProfile, load_profile
@@ -202,6 +209,38 @@ def test_the_payload_is_whole(emulated_models: Path) -> None:
         assert all(path.is_file() for path in files.values())
 
 
+@pytest.mark.parametrize(("runtime", "file"), [("executorch", "cnn_int8.pte"), ("litert", "cnn.tflite")])
+def test_the_payload_runs_on_a_board_without_a_c_library(
+    emulated_models: Path, tmp_path: Path, host_outputs: dict[str, np.ndarray], runtime: str, file: str
+) -> None:
+    from edgeopt.android_harness.emulator import payload
+
+    place = "/data/local/tmp/edgeopt"
+    golden_input(emulated_models, file).tofile(tmp_path / "in.bin")
+    with EmulatorTarget(A53) as board:
+        assert board.describe().arch == "arm64"
+        for name, path in payload(runtime).items():
+            board.push(path, f"{place}/{name}")
+        board.push(emulated_models / file, f"{place}/{file}")
+        board.push(tmp_path / "in.bin", f"{place}/in.bin")
+        flags = ["--model", file, "--input", "in.bin", "--output-prefix", "out", "--runs", "2"]
+        loader = ["./ld-linux-aarch64.so.1", "--library-path", ".", f"./{runtime}_runner"]
+        done = board.execute([*loader, *flags], timeout_s=120, folder=place)
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert report["runtime"] == runtime and len(report["runs_ms"]) == 2
+        board.pull(f"{place}/out0.bin", tmp_path / "out.bin")
+        failed = board.execute([*loader, "--model", "absent.pte"], timeout_s=120, folder=place)
+        assert failed.returncode == 2 and "runner: " in failed.stderr
+        board.remove(place)
+        with pytest.raises(EdgeoptError, match="is not on the emulated"):
+            board.pull(f"{place}/out0.bin", tmp_path / "again.bin")
+        with pytest.raises(EdgeoptError, match="leads out"):
+            board.push(tmp_path / "in.bin", "../../etc/x")
+    output = np.fromfile(tmp_path / "out.bin", np.float32).reshape(host_outputs[file].shape)
+    assert check_parity([output], [host_outputs[file]]).ok
+
+
 def test_describe_tells_the_inputs(emulated_models: Path) -> None:
     for file in ("cnn.pte", "cnn.tflite"):
         inputs = describe(emulated_models / file, A53)["inputs"]
@@ -222,6 +261,17 @@ def test_double_precision_inputs_are_narrowed(emulated_models: Path) -> None:
         run(emulated_models / "cnn.pte", [a], A53, count=False) for a in (image, image.astype(np.float64))
     )
     np.testing.assert_array_equal(narrow.outputs[0], wide.outputs[0])
+
+
+@pytest.mark.parametrize("file", ["two.pte", "two.tflite"])
+def test_two_inputs_and_integers_of_another_width(emulated_models: Path, runnable: Path, file: str) -> None:
+    # LiteRT's converter made int32 of the int64 input: the same golden input fits both files.
+    inputs = [np.arange(6, dtype=np.int64).reshape(1, 6), np.full((1, 6, 4), 2, np.float32)]
+    done = run(runnable / file, inputs, A76, count=False)
+    host = run_isolated(runnable / file, [inputs])[0]
+    assert [output.shape for output in done.outputs] == [(1, 6, 4), (1,)]
+    assert check_parity(done.outputs, host).ok
+    assert done.outputs[1][0] == 15
 
 
 def test_a_corrupt_file_ends_as_one_sentence(emulated_models: Path, tmp_path: Path) -> None:

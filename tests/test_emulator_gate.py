@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgeopt.android_harness.emulator import gate_counts, write_counts_baseline
+from edgeopt.android_harness.emulator import gate_counts, verify_on_emulator, write_counts_baseline
 from edgeopt.android_harness.emulator.parity import agreement, check_parity
+from edgeopt.android_harness.emulator.verification import BundleCheck
 from edgeopt.cli.app import main
+from edgeopt.device_profiles import load_profile
 from edgeopt.errors import InputError
 
 
@@ -79,6 +82,57 @@ def test_parity_says_when_host_and_device_differ() -> None:
     assert check_parity(emulated, emulated).words == ("arm64 and host kernels agree bit for bit",)
     half = [np.array([1.0, 2.0], np.float16)]
     assert check_parity(half, [np.array([1.0, 2.002], np.float16)]).ok
+
+
+def test_a_file_fails_only_when_it_is_worse_than_on_the_host() -> None:
+    right = [np.array([1.0, 2.0])]
+    host = [np.array([1.0, 2.01])]
+    for emulated, ok in (
+        ([np.array([1.0, 2.01])], True),
+        ([np.array([1.0, 1.99])], True),
+        ([np.array([1.0, 2.2])], False),
+    ):
+        check = BundleCheck(
+            "m.pte", "cortex-a53", check_parity(emulated, host, right), agreement(host, right), ()
+        )
+        assert check.ok is ok
+        assert check.as_json()["ok"] is ok
+    same = check_parity(right, right, right)
+    assert not BundleCheck("m.pte", "cortex-a53", same, agreement(right, right), ("dotprod is missing",)).ok
+
+
+@dataclass
+class _File:
+    file: str
+
+
+class _Bundle:
+    """What verify_on_emulator asks of a bundle."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.artifacts = [_File("cnn.pte"), _File("cnn_int8.pte")]
+
+    def artifact_path(self, artifact: _File) -> Path:
+        return self._folder / artifact.file
+
+    def golden(self) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
+        data = np.load(self._folder / "golden.npz")
+        return [[data["cnn/input"]]], [[data["cnn/output"]]]
+
+
+@pytest.mark.slow
+@pytest.mark.emulator
+def test_a_bundle_is_verified_on_every_core(emulated_models: Path) -> None:
+    bundle: Any = _Bundle(emulated_models)
+    checks = verify_on_emulator(bundle, load_profile("pixel7"))
+    assert [(check.artifact, check.core) for check in checks] == [
+        (file, core) for file in ("cnn.pte", "cnn_int8.pte") for core in ("cortex-a55", "cortex-a78", "cortex-x1")
+    ]  # fmt: skip
+    assert all(check.ok for check in checks)
+    assert all(
+        check.parity.with_host is not None and check.parity.with_host.bit_equal for check in checks[3:]
+    )
 
 
 PLUGIN_TEST = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt.android_harness.emulator import cpu, debian, toolchain, wheels
+from edgeopt.android_harness.emulator import build, cpu, debian, toolchain, wheels
 from edgeopt.android_harness.emulator.cache import cache_dir, locked, read_json, replacing, write_json
 from edgeopt.device_profiles import load_profile
 from edgeopt.errors import EdgeoptError, InputError
@@ -75,7 +76,10 @@ def test_the_lock_holds_a_second_process_back(tmp_path: Path) -> None:
     ("name", "text"),
     [
         ("sources.list", "deb http://mirror.example/debian bookworm main\n"),
-        ("sources.list.d/debian.sources", "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm\n"),
+        (
+            "sources.list.d/debian.sources",
+            "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm\n",
+        ),
     ],
 )
 def test_the_mirror_is_the_machines_own(
@@ -95,6 +99,16 @@ def test_a_machine_without_apt_is_told_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(debian.shutil, "which", lambda program: None)
     with pytest.raises(EdgeoptError, match="Debian 12 machine or container"):
         debian.mirror()
+
+
+def test_what_a_killed_download_left_is_not_taken_for_the_archive(tmp_path: Path) -> None:
+    content = b"archive" * 1000
+    package = debian.Package("a", "a_1_all.deb", f"md5:{hashlib.md5(content).hexdigest()}")
+    assert not package.is_whole(tmp_path / package.file)
+    (tmp_path / package.file).write_bytes(content[:100])
+    assert not package.is_whole(tmp_path / package.file)
+    (tmp_path / package.file).write_bytes(content)
+    assert package.is_whole(tmp_path / package.file)
 
 
 def _wheel(path: Path, content: bytes, recorded: bytes) -> None:
@@ -174,6 +188,38 @@ def _setup_process(folder: Path, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo usage: qemu-aarch64 -cpu model", "no -plugin option"),
+        ("echo libcapstone.so.4: cannot open >&2; exit 127", "libcapstone"),
+    ],
+)
+def test_a_qemu_that_takes_no_plugin_is_refused(tmp_path: Path, script: str, words: str) -> None:
+    program = tmp_path / "host" / "usr" / "bin" / "qemu-aarch64"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    with pytest.raises(EdgeoptError, match=words):
+        toolchain.qemu_version(toolchain.Toolchain(tmp_path, {}))
+
+
+def test_another_litert_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(EdgeoptError, match=r"ai-edge-litert 9\.0\.0 is not one"):
+        build.build_all(tmp_path, tmp_path, Path("gcc"), {"litert": {"version": "9.0.0"}})
+
+
+def _path_without_compilers(folder: Path) -> str:
+    """A PATH with every program of this machine but compilers, assemblers and linkers."""
+    hidden = re.compile(r".*gcc.*|.*g\+\+.*|.*clang.*|c\+\+|c[c89]+|as|ld.*|x86_64-.*")
+    folder.mkdir()
+    for place in dict.fromkeys(str(Path(entry).resolve()) for entry in os.environ["PATH"].split(":")):
+        for program in Path(place).glob("*"):
+            if not hidden.fullmatch(program.name) and not os.path.lexists(folder / program.name):
+                (folder / program.name).symlink_to(program)
+    return str(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.emulator
 @pytest.mark.network
@@ -186,7 +232,9 @@ def test_from_nothing_killed_resumed_twice_at_once_then_offline(tmp_path: Path) 
     killed.wait()
     assert not (tmp_path / "emulator/manifest.json").exists()
 
-    both = [_setup_process(tmp_path) for _ in range(2)]
+    # On a machine without any compiler, which then comes along as well.
+    bare = _path_without_compilers(tmp_path / "bin")
+    both = [_setup_process(tmp_path, PATH=bare) for _ in range(2)]
     for process in both:
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, out + err

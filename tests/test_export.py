@@ -264,6 +264,34 @@ def test_dynamic_batch_runs_at_every_size(tmp_path: Path) -> None:
         assert outputs[0].shape == (size, 10)
 
 
+def test_a_repeated_export_takes_its_files_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
+    samples = [torch.ones(1, 8)]
+
+    def export(weight: float, **options: object) -> tuple[list[str], str]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU()).eval()
+        with torch.no_grad():
+            model[0].weight[0, 0] = weight
+        said: list[str] = []
+        made = edgeopt.export(
+            model, profile="pixel7", precision="fp32", example_inputs=samples[0], output=tmp_path / "b",
+            force=True, progress=said.append, **options,
+        )  # fmt: skip
+        return said, made.artifacts[0].sha256
+
+    first, sha256 = export(1.0)
+    assert not any("from the cache" in what for what in first)
+    again, same = export(1.0)
+    assert sum("from the cache" in what for what in again) == 2 and same == sha256
+    changed, other = export(2.0)
+    assert not any("from the cache" in what for what in changed) and other != sha256
+    anew, _ = export(1.0, use_cache=False)
+    assert not any("from the cache" in what for what in anew)
+
+
 def _start(out: Path) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,

@@ -2,7 +2,7 @@
 
 Front door: :func:`setup` (once), :func:`run` (outputs and counts), :func:`check_parity` (against the host and
 the source model), :func:`measure_on_emulator` (measurements), :func:`payload` (what a real board needs to run
-the same runner). Nothing here may report QEMU's wall-clock as a latency.
+the same runner), :class:`EmulatorTarget` (push, execute, pull). Nothing here may report QEMU's wall-clock as a latency.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ _FROM = {
     "Counts": ".counts",
     "Cpu": ".cpu",
     "EmulatedRun": ".execution",
+    "EmulatorTarget": ".board",
     "Parity": ".parity",
     "check_parity": ".parity",
     "gate_counts": ".gating",
@@ -22,12 +23,14 @@ _FROM = {
     "payload": ".toolchain",
     "run": ".execution",
     "setup": ".toolchain",
+    "verify_on_emulator": ".verification",
 }
 
 __all__ = [
     "Counts",
     "Cpu",
     "EmulatedRun",
+    "EmulatorTarget",
     "Parity",
     "check_parity",
     "cpu_of",
@@ -36,10 +39,12 @@ __all__ = [
     "payload",
     "run",
     "setup",
+    "verify_on_emulator",
     "write_counts_baseline",
 ]
 
 if TYPE_CHECKING:
+    from .board import EmulatorTarget as EmulatorTarget
     from .counts import Counts as Counts
     from .cpu import Cpu as Cpu
     from .cpu import cpu_of as cpu_of
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
     from .parity import check_parity as check_parity
     from .toolchain import payload as payload
     from .toolchain import setup as setup
+    from .verification import verify_on_emulator as verify_on_emulator
 
 
 def __getattr__(name: str) -> Any:

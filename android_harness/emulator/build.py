@@ -107,6 +107,8 @@ def _compile(command: list[str], host: Path | None) -> None:
     environment = dict(os.environ)
     if host is not None:
         environment["LD_LIBRARY_PATH"] = library_path(host)
+        # An unpacked compiler looks for its assembler and linker on the PATH.
+        environment["PATH"] = f"{host / 'usr' / 'bin'}:{environment.get('PATH', '')}"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()

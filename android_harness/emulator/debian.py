@@ -7,6 +7,7 @@ archive against the release's signature as it always does.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -27,10 +28,19 @@ SOURCE_FOLDER = Path("/etc/apt")
 
 @dataclass(frozen=True)
 class Package:
-    """One archive that apt would install: ``name`` and the archive's ``file`` name."""
+    """One archive that apt would install: its ``file`` name, and the digest apt has of it (``md5:...``)."""
 
     name: str
     file: str
+    digest: str
+
+    def is_whole(self, path: Path) -> bool:
+        """Whether ``path`` holds this archive; what a killed download left behind does not."""
+        algorithm, _, expected = self.digest.partition(":")
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, algorithm).hexdigest() == expected
 
 
 def mirror() -> str:
@@ -116,20 +126,23 @@ class PrivateApt:
         packages = []
         for line in text.splitlines():
             words = line.split()
-            if len(words) >= 2 and words[0].startswith("'"):
-                packages.append(Package(words[1].split("_")[0], words[1]))
+            if len(words) == 4 and words[0].startswith("'"):
+                digest = words[3].lower().replace("md5sum:", "md5:")
+                packages.append(Package(words[1].split("_")[0], words[1], digest))
         return packages
 
     def download(self, packages: Sequence[Package], folder: Path) -> list[Path]:
-        """Fetch archives into ``folder``; apt continues partial ones and checks the hash of each."""
-        missing = [package.name for package in packages if not (folder / package.file).exists()]
+        """Fetch archives into ``folder``, but those that lie there whole; apt checks their signatures."""
+        missing = [package for package in packages if not package.is_whole(folder / package.file)]
+        for package in missing:
+            (folder / package.file).unlink(missing_ok=True)
         if missing:
-            self._run("-qq", "download", *missing, doing=f"downloading {', '.join(missing)}", cwd=folder)
-        paths = [folder / package.file for package in packages]
-        for path in paths:
-            if not path.exists():
-                raise EdgeoptError(f"apt did not deliver {path.name}; run the set-up again")
-        return paths
+            names = [package.name for package in missing]
+            self._run("-qq", "download", *names, doing=f"downloading {', '.join(names)}", cwd=folder)
+        for package in missing:
+            if not package.is_whole(folder / package.file):
+                raise EdgeoptError(f"{package.file} arrived damaged; run the set-up again")
+        return [folder / package.file for package in packages]
 
     def _run(self, *arguments: str, doing: str, cwd: Path | None = None) -> str:
         environment = {**os.environ, "APT_CONFIG": str(self._config), "LC_ALL": "C"}

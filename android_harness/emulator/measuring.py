@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 GRADE = "emulated"
 TARGET = "emulator"
 # What an estimate rests on; it goes with every latency so that nobody takes it for a measurement.
+# The networks of the validation execute 90 million instructions and more.
+VALIDATED_FROM_INSTRUCTIONS = 90_000_000
 LATENCY_NOTE = "estimated from counted instructions and simulated cache misses, never timed"
 
 
@@ -113,6 +115,7 @@ def _estimates(guess: Estimate, done: EmulatedRun, shared: dict[str, Any]) -> li
         "stall_cycles": round(guess.stall_cycles),
         "mhz": done.cpu.max_mhz,
         "note": LATENCY_NOTE,
+        "validated_size": done.counts is not None and done.counts.instructions >= VALIDATED_FROM_INSTRUCTIONS,
     }
     per_ms = done.cpu.max_mhz * 1e3
     band = [guess.low_ms, guess.high_ms]

@@ -41,7 +41,9 @@ class InvertedResidual(nn.Module):
         return features + out if self.shortcut else out
 
 
-def conv_norm(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> tuple[nn.Module, ...]:
+def conv_norm(
+    inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1
+) -> tuple[nn.Module, ...]:
     """Convolution, batch normalisation, ReLU6."""
     conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
     return conv, nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True)

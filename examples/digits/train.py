@@ -29,7 +29,9 @@ def main() -> None:
     for epoch in range(EPOCHS):
         model.train()
         for rows in torch.randperm(TRAIN_COUNT).split(BATCH):
-            loss = nn.functional.cross_entropy(model(shifted(pixels[rows])), digits[rows], label_smoothing=0.05)
+            loss = nn.functional.cross_entropy(
+                model(shifted(pixels[rows])), digits[rows], label_smoothing=0.05
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

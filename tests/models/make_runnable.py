@@ -32,7 +32,7 @@ class Slower(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         features = self.inner.features(image)
-        extra = self.extra(features).mean((1, 2, 3)).reshape(-1, 1)
+        extra = self.extra(features)[:, :1, 0, 0]
         return self.inner.head(features.mean((2, 3))) + 1e-6 * extra
 
 

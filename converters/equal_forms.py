@@ -1,0 +1,389 @@
+"""Operators that one of the exporters refuses or gets wrong, each as other operators that give the same result.
+
+Every function here looks at one node of a captured program and gives the operators that may stand in its
+place, as a torch function of the node's tensor inputs, or None when the node is fine as it is. Checked with
+ExecuTorch 1.5.1 and litert-torch 0.10.0: what each refuses stands in the docstrings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from .recurrent import recurrent_form
+
+_ATEN = torch.ops.aten
+Form = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class EqualForm:
+    """Operators that may stand in a node's place: ``function(*inputs)``, and what to call the change."""
+
+    title: str
+    function: Form
+    inputs: tuple[torch.fx.Node, ...]
+
+
+def equal_form(node: torch.fx.Node, output_format: str | None) -> EqualForm | None:
+    """An equal form of ``node``, or None when it needs none.
+
+    Args:
+        output_format: ``pte``, ``tflite``, or ``pte int8`` for a quantised graph; None asks for the forms that
+            both formats need.
+    """
+    rule = _RULES.get(node.target)
+    if rule is None or rule.format != output_format or _is_symbolic(node):
+        return None
+    function = rule.find(node)
+    return None if function is None else EqualForm(rule.title, function, tuple(node.all_input_nodes))
+
+
+def _masked_assignment(node: torch.fx.Node) -> Form | None:
+    """``x[mask] = value`` with a mask of x's shape: LiteRT wants masks to be constants.
+
+    where(mask, value, x), for a value that is one number.
+    """
+    target, indices, value = node.args[:3]
+    accumulate = len(node.args) > 3 and bool(node.args[3])
+    mask = indices[0] if isinstance(indices, list | tuple) and len(indices) == 1 else None
+    if accumulate or not isinstance(mask, torch.fx.Node) or not isinstance(value, torch.fx.Node):
+        return None
+    whole = mask.meta["val"].dtype is torch.bool and mask.meta["val"].shape == target.meta["val"].shape  # type: ignore[union-attr]
+    if not whole or value.meta["val"].numel() != 1:
+        return None
+    order = node.all_input_nodes
+    in_place = node.target is _ATEN.index_put_.default
+
+    def form(*tensors: torch.Tensor) -> torch.Tensor:
+        x, m, v = (tensors[order.index(n)] for n in (target, mask, value))  # type: ignore[arg-type]
+        found = torch.where(m, v.reshape(()).to(x.dtype), x)
+        return x.copy_(found) if in_place else found
+
+    return form
+
+
+def _max_over_bins(node: torch.fx.Node) -> Form | None:
+    """Adaptive max pooling: neither format has it. Bin i covers floor(i·n/m) to ceil((i+1)·n/m)."""
+    if any(user.args[1] == 1 and user.users for user in node.users):
+        return None  # Someone reads the positions of the maxima.
+    height, width = node.args[1]  # type: ignore[misc]
+
+    def form(x: torch.Tensor) -> list[torch.Tensor]:
+        if x.shape[-2] % height == 0 and x.shape[-1] % width == 0:
+            kernel = (x.shape[-2] // height, x.shape[-1] // width)
+            found = functional.max_pool2d(x, kernel, kernel)
+        else:
+            found = _largest_of_bins(_largest_of_bins(x, -2, height), -1, width)
+        return [found]
+
+    return form
+
+
+def _largest_of_bins(x: torch.Tensor, dim: int, bins: int) -> torch.Tensor:
+    size = x.shape[dim]
+    parts = []
+    for index in range(bins):
+        start, end = index * size // bins, math.ceil((index + 1) * size / bins)
+        parts.append(x.narrow(dim, start, end - start).amax(dim, keepdim=True))
+    return torch.cat(parts, dim)
+
+
+def _sort_by_topk(node: torch.fx.Node) -> Form | None:
+    """Sorting: neither format's runtime has it, and both have topk.
+
+    The order of equal elements isn't kept, nor does torch.sort promise it.
+    """
+    dim = int(_argument(node, 1, "dim", -1))
+    descending = bool(_argument(node, 2, "descending", False))
+    if _is_scalar(node):
+        return None
+    return lambda x: list(torch.topk(x, x.shape[dim], dim=dim, largest=descending))
+
+
+def _order_by_topk(node: torch.fx.Node) -> Form | None:
+    """The order of a sort alone: the same, without the values."""
+    dim = int(_argument(node, 1, "dim", -1))
+    descending = bool(_argument(node, 2, "descending", False))
+    if _is_scalar(node):
+        return None
+    return lambda x: torch.topk(x, x.shape[dim], dim=dim, largest=descending)[1]
+
+
+def _topk_by_positions(node: torch.fx.Node) -> Form | None:
+    """topk of another axis, of the smallest, or of which only the values are read: LiteRT's runtime takes none.
+
+    Its topk is that of the largest along the last axis, and litert-torch knows it by its indices: the values
+    are gathered with them.
+    """
+    k, dim = int(_argument(node, 1, "k", 1)), int(_argument(node, 2, "dim", -1))
+    largest = bool(_argument(node, 3, "largest", True))
+    value = node.args[0].meta["val"]  # type: ignore[union-attr]
+    if _is_scalar(node):
+        return None
+    last = dim % value.ndim == value.ndim - 1
+    if largest and last and any(user.args[1] == 1 and user.users for user in node.users):
+        return None
+    # Negating turns the smallest into the largest, except for the least of the integers.
+    if not largest and not value.dtype.is_floating_point:
+        return None
+
+    def form(x: torch.Tensor) -> list[torch.Tensor]:
+        moved = x if last else x.transpose(dim, -1)
+        _, indices = torch.topk(moved if largest else -moved, k, dim=-1)
+        values = moved.gather(-1, indices)
+        return [values, indices] if last else [values.transpose(dim, -1), indices.transpose(dim, -1)]
+
+    return form
+
+
+def _argument(node: torch.fx.Node, position: int, name: str, default: Any) -> Any:
+    value = node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+    return default if value is None else value
+
+
+def _is_scalar(node: torch.fx.Node) -> bool:
+    return bool(node.args[0].meta["val"].ndim == 0)  # type: ignore[union-attr]
+
+
+def _nearest_by_index(node: torch.fx.Node) -> Form | None:
+    """Nearest-neighbour resizing by a factor that is no whole number: LiteRT takes other pixels than PyTorch.
+
+    PyTorch takes pixel floor(i·in/out) (in float32); picked here with constant indices.
+    """
+    before = node.args[0].meta["val"].shape[2:]  # type: ignore[union-attr]
+    after = node.meta["val"].shape[2:]
+    if all(big % small == 0 for small, big in zip(before, after, strict=True)):
+        return None
+    # Asking the operator itself for the indices leaves no room for another rounding.
+    picks = []
+    for small, big in zip(before, after, strict=True):
+        ramp = torch.arange(small, dtype=torch.float32).reshape(1, 1, small)
+        picks.append(functional.interpolate(ramp, size=int(big), mode="nearest").flatten().long())
+
+    def form(x: torch.Tensor) -> torch.Tensor:
+        for axis, index in enumerate(picks):
+            x = torch.index_select(x, axis + 2, index)
+        return x
+
+    return form
+
+
+def _transposed_convolution(node: torch.fx.Node) -> Form | None:
+    """Transposed convolution with output padding: LiteRT fails on it (or fills zeros where values belong).
+
+    Without any padding the whole result is there; the wanted part is cut out of it.
+    """
+    names = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    rank = node.args[0].meta["val"].ndim - 2  # type: ignore[union-attr]
+
+    def sizes(name: str, default: int) -> list[int]:
+        value = given.get(name, default)
+        values = [value] if isinstance(value, int) else list(value)  # type: ignore[arg-type]
+        return values * rank if len(values) == 1 else values
+
+    extra, padding = sizes("output_padding", 0), sizes("padding", 0)
+    if not any(extra) or any(e > p for e, p in zip(extra, padding, strict=True)):
+        return None
+    stride, dilation, groups = sizes("stride", 1), sizes("dilation", 1), int(given.get("groups", 1))  # type: ignore[call-overload]
+    wanted = node.meta["val"].shape[2:]
+    transposed = functional.conv_transpose2d if rank == 2 else functional.conv_transpose1d
+    order = node.all_input_nodes
+    roles = [given[name] for name in names[:3] if isinstance(given.get(name), torch.fx.Node)]
+
+    def form(*tensors: torch.Tensor) -> torch.Tensor:
+        found = transposed(
+            *(tensors[order.index(role)] for role in roles), stride=stride, groups=groups, dilation=dilation
+        )
+        for axis, (start, size) in enumerate(zip(padding, wanted, strict=True)):
+            found = found.narrow(axis + 2, start, size)
+        return found
+
+    return form
+
+
+def _embedding_bag(node: torch.fx.Node) -> Form | None:
+    """Embedding bags of equal length: neither format has them. Embedding, then a sum, mean or maximum."""
+    arguments = [*node.args, *[None] * (9 - len(node.args))]
+    weights, indices, offsets, _, mode, _, per_sample, include_last, padding = arguments
+    read = {user.args[1] for user in node.users if user.users}
+    plain = per_sample is None and not include_last and padding in (None, -1) and read <= {0}
+    if not plain or not isinstance(offsets, torch.fx.Node) or not _counts_evenly(offsets):
+        return None
+    bags = offsets.meta["val"].shape[0]
+    order = node.all_input_nodes
+
+    def form(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        table, index = tensors[order.index(weights)], tensors[order.index(indices)]  # type: ignore[arg-type]
+        rows = functional.embedding(index.reshape(bags, -1), table)
+        found = (rows.sum(1), rows.mean(1), rows.amax(1))[int(mode or 0)]  # type: ignore[call-overload]
+        return [found]
+
+    return form
+
+
+def _counts_evenly(offsets: torch.fx.Node) -> bool:
+    """Whether a node is ``arange(0, n, step)``, which is how a two-dimensional input of bags is written."""
+    return offsets.target in (_ATEN.arange.start_step, _ATEN.arange.default)
+
+
+def _volume_by_slices(node: torch.fx.Node) -> Form | None:
+    """Three-dimensional convolution: ExecuTorch's kernels have one and two dimensions.
+
+    y[d] = Σ_t conv2d(x[d·stride + t·dilation], w[:, :, t]): the depths of a tap become rows of one batch.
+    """
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+    def sizes(name: str, default: int) -> list[int]:
+        value = given.get(name, default)
+        values = [value] if isinstance(value, int) else list(value)  # type: ignore[arg-type]
+        return values * 3 if len(values) == 1 else values
+
+    stride, padding, dilation = sizes("stride", 1), sizes("padding", 0), sizes("dilation", 1)
+    groups = int(given.get("groups", 1))  # type: ignore[call-overload]
+    order = node.all_input_nodes
+    depth = node.meta["val"].shape[2]
+
+    def form(*tensors: torch.Tensor) -> torch.Tensor:
+        found = [
+            tensors[order.index(given[n])] if isinstance(given.get(n), torch.fx.Node) else None  # type: ignore[arg-type]
+            for n in names[:3]
+        ]
+        x, weight, bias = found
+        assert x is not None and weight is not None
+        x = functional.pad(x, (0, 0, 0, 0, padding[0], padding[0]))
+        batch = x.shape[0]
+        total = None
+        for tap in range(weight.shape[2]):
+            first = tap * dilation[0]
+            rows = x[:, :, first : first + (depth - 1) * stride[0] + 1 : stride[0]]
+            flat = rows.transpose(1, 2).reshape(batch * depth, x.shape[1], x.shape[3], x.shape[4])
+            part = functional.conv2d(
+                flat,
+                weight[:, :, tap],
+                bias if tap == 0 else None,
+                stride[1:],
+                padding[1:],
+                dilation[1:],
+                groups,
+            )
+            total = part if total is None else total + part
+        assert total is not None
+        return total.reshape(batch, depth, *total.shape[1:]).transpose(1, 2)
+
+    return form
+
+
+def _number_of_full_rank(node: torch.fx.Node) -> Form | None:
+    """Arithmetic of an image and a number: between quantised convolutions ExecuTorch mixes up the layouts.
+
+    XNNPACK's part turns images to channels last and takes a constant of fewer dimensions for one of other axes
+    (12 dB where 62 are right). A constant of as many dimensions is left in peace.
+    """
+    if len(node.args) != 2 or node.kwargs:
+        return None
+    source, number = node.args
+    value = node.meta.get("val")
+    if not isinstance(source, torch.fx.Node) or isinstance(number, torch.fx.Node | bool | complex):
+        return None
+    if not isinstance(value, torch.Tensor) or value.ndim != 4 or not value.dtype.is_floating_point:
+        return None
+    constant = torch.full((1, 1, 1, 1), float(number), dtype=value.dtype)  # type: ignore[arg-type]
+    operation: Any = node.target
+    return lambda x: operation(x, constant)
+
+
+def _hard_sigmoid(node: torch.fx.Node) -> Form | None:
+    """clamp(x / 6 + 1/2, 0, 1), which ExecuTorch would write with numbers (see above)."""
+    if node.meta["val"].ndim != 4:
+        return None
+    sixth, half = torch.full((1, 1, 1, 1), 1 / 6), torch.full((1, 1, 1, 1), 0.5)
+    return lambda x: torch.clamp(x * sixth.to(x.dtype) + half.to(x.dtype), 0.0, 1.0)
+
+
+def _affine_grid(node: torch.fx.Node) -> Form | None:
+    """A grid of positions: LiteRT writes an operator for it that its runtime doesn't have.
+
+    The grid of the identity is constant; the pose is applied to it: g = base · θ[:, :, :2]ᵀ + θ[:, :, 2].
+    """
+    size, corners = [int(s) for s in node.args[1]], bool(node.args[2])  # type: ignore[union-attr]
+    dims = len(size) - 2
+    identity = torch.eye(dims, dims + 1)[None]
+    base = functional.affine_grid(identity, [1, *size[1:]], align_corners=corners).reshape(1, -1, dims)
+
+    def form(theta: torch.Tensor) -> torch.Tensor:
+        grid = torch.matmul(base, theta[:, :, :dims].transpose(1, 2)) + theta[:, :, dims].unsqueeze(1)
+        return grid.reshape(size[0], *size[2:], dims)
+
+    return form
+
+
+def _is_symbolic(node: torch.fx.Node) -> bool:
+    values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
+    flat = [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]
+    return any(
+        not isinstance(size, int) for item in flat if isinstance(item, torch.Tensor) for size in item.shape
+    )
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """``find`` gives the form of a node; ``format`` is what needs it, None for both formats."""
+
+    find: Callable[[torch.fx.Node], Form | None]
+    format: str | None
+    title: str
+
+
+_MASK = _Rule(_masked_assignment, None, "an assignment through a mask is written as where")
+_BINS = _Rule(_max_over_bins, None, "adaptive max pooling is written as maxima over slices")
+_SORT = _Rule(_sort_by_topk, None, "sorting is written as topk of all elements")
+_TOPK = _Rule(_topk_by_positions, "tflite", "topk is written as positions and a gather")
+_NEAREST = _Rule(
+    _nearest_by_index, "tflite", "nearest-neighbour resizing is written as a selection of pixels"
+)
+_TRANSPOSED = _Rule(
+    _transposed_convolution, "tflite", "a transposed convolution's output padding is written as a cut"
+)
+_BAG = _Rule(_embedding_bag, None, "an embedding bag is written as an embedding and a reduction")
+_VOLUME = _Rule(_volume_by_slices, "pte", "a 3-D convolution is written as 2-D convolutions of its slices")
+_AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with a constant grid")
+
+_NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensors of full rank")
+
+_RECURRENT = _Rule(
+    recurrent_form, None, "a recurrent layer is written as linear layers and gates, step by step"
+)
+
+_RULES: dict[Any, _Rule] = {
+    _ATEN.mul.Tensor: _NUMBER,
+    _ATEN.div.Tensor: _NUMBER,
+    _ATEN.add.Tensor: _NUMBER,
+    _ATEN.sub.Tensor: _NUMBER,
+    _ATEN.lstm.input: _RECURRENT,
+    _ATEN.gru.input: _RECURRENT,
+    _ATEN.hardsigmoid.default: _Rule(
+        _hard_sigmoid, "pte int8", "hardsigmoid is written with tensors of full rank"
+    ),
+    _ATEN.index_put.default: _MASK,
+    _ATEN.index_put_.default: _MASK,
+    _ATEN.adaptive_max_pool2d.default: _BINS,
+    _ATEN.sort.default: _SORT,
+    _ATEN.argsort.default: replace(_SORT, find=_order_by_topk),
+    _ATEN.topk.default: _TOPK,
+    _ATEN.upsample_nearest2d.vec: _NEAREST,
+    _ATEN.upsample_nearest2d.default: _NEAREST,
+    _ATEN.conv_transpose2d.input: _TRANSPOSED,
+    _ATEN.conv_transpose1d.default: _TRANSPOSED,
+    _ATEN.embedding_bag.padding_idx: _BAG,
+    _ATEN.embedding_bag.default: _BAG,
+    _ATEN.conv3d.default: _VOLUME,
+    _ATEN.affine_grid_generator.default: _AFFINE,
+}

@@ -1,0 +1,108 @@
+"""What an export is going to do, decided before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .bundle import check_output
+from .converters.jobs import FORMATS
+from .converters.preflight import blocked_formats, preflight
+from .converters.rewrites import rewrite_capture
+from .device_profiles import DeviceProfile, load_profile
+from .errors import InputError
+from .models.data import Sample, load_calibration
+from .models.findings import Finding
+from .models.program import Capture, capture
+from .models.source import SourceModel, load_source_model
+from .models.workload import workload
+from .optimizers.choose import Choice, choose_recipe
+from .optimizers.precision import parse_precisions
+from .optimizers.recipe import Recipe, load_recipe, named_recipe
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an export is going to do; ``--dry-run`` prints it."""
+
+    source: SourceModel
+    capture: Capture
+    profile: DeviceProfile
+    formats: tuple[str, ...]
+    recipes: tuple[Recipe, ...]
+    choice: Choice | None
+    calibration: list[Sample] | None
+    findings: list[Finding]
+    output: Path
+
+    def files(self) -> list[tuple[str, Recipe, str]]:
+        """(format, recipe, file name) of each artefact; the first recipe's is ``model.<format>``."""
+        return [
+            (name, recipe, f"model.{name}" if index == 0 else f"model.{recipe.name}.{name}")
+            for index, recipe in enumerate(self.recipes)
+            for name in self.formats
+        ]
+
+
+def make_plan(
+    model: Any,
+    *,
+    profile: str | DeviceProfile,
+    formats: Sequence[str] = FORMATS,
+    precision: str | None = None,
+    recipe: str | Recipe = "auto",
+    calibration: Any = None,
+    output: Path | str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    **source_options: Any,
+) -> Plan:
+    """Load and capture the model and decide what to make of it; nothing is written.
+
+    Raises:
+        InputError: anything wrong with the input.
+    """
+    say = progress or (lambda what: None)
+    target = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise InputError(
+            f"unknown format {', '.join(unknown) or '(none)'}: choose from {', '.join(FORMATS)}."
+        )
+    named = _named_recipes(precision, recipe)
+    say("loading the model")
+    source = load_source_model(model, **source_options)
+    where = Path(output) if output is not None else Path(f"{source.name}_{target.name}")
+    check_output(where, force=force)
+    if calibration is None:
+        calibration = source.companion("calibration")
+        calibration = calibration() if calibration is not None else None
+    samples = load_calibration(source, calibration) if calibration is not None else None
+    say("capturing the model")
+    captured = rewrite_capture(capture(source))
+    choice = None
+    if not named:
+        choice = choose_recipe(target, workload(captured.program), calibrated=samples is not None)
+        named = (choice.recipe,)
+    findings = preflight(captured, formats)
+    blocked = blocked_formats(findings, formats)
+    if len(blocked) == len(formats):
+        errors = "; ".join(f.sentence() for f in findings if f.severity == "error")
+        raise InputError(f"{source.origin} can't be exported: {errors}.")
+    kept = tuple(name for name in dict.fromkeys(formats) if name not in blocked)
+    return Plan(source, captured, target, kept, named, choice, samples, findings, where)
+
+
+def _named_recipes(precision: str | None, recipe: str | Recipe) -> tuple[Recipe, ...]:
+    """The recipes the user named; none when the profile is to decide."""
+    if precision is not None:
+        if recipe != "auto":
+            raise InputError("--precision and --recipe both set the precision: give one of them.")
+        return tuple(named_recipe(p.name) for p in parse_precisions(precision))
+    if isinstance(recipe, Recipe):
+        return (recipe,)
+    return () if recipe == "auto" else (load_recipe(recipe),)

@@ -1,0 +1,166 @@
+"""Writes down what an export made: golden data, manifest and summary of the bundle."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .bundle import sha256_of, write_golden, write_manifest
+from .converters.checks import Checks
+from .converters.jobs import Produced
+from .gates import Gates, artifact_failures, artifact_warnings
+from .models.workload import workload
+from .optimizers.capabilities import KIND_OF_PRECISION, ROADS
+from .planning import Plan
+from .results.summary import bundle_summary
+
+PACKAGES = ("torch", "executorch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torchao", "numpy")
+
+
+@dataclass
+class ExportResult:
+    """What conversion left behind: files that ran, files that could not be made or run, and notes."""
+
+    produced: list[Produced] = field(default_factory=list)
+    not_made: list[Produced] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def why_failed(item: Produced) -> str:
+    """What is wrong with a file, in words."""
+    if item.checks is not None:
+        return "; ".join(f"output {p.output}: {p.reason}" for p in item.checks.parity if not p.passed)
+    return "; ".join(finding.sentence() for finding in item.findings) or "it could not be made"
+
+
+def write_record(plan: Plan, folder: Path, checks: Checks, result: ExportResult, gates: Gates) -> list[str]:
+    """Write golden data, summary and manifest into ``folder``; returns the failures of all gates."""
+    inputs = {
+        info.name: [sample[i] for sample in checks.samples] for i, info in enumerate(plan.source.inputs)
+    }
+    outputs = {
+        info.name: [sample[i] for sample in checks.reference] for i, info in enumerate(plan.source.outputs)
+    }
+    golden = write_golden(folder, inputs, outputs)
+    artifacts, failures = [], []
+    for item in result.produced:
+        problems = artifact_failures(item, checks, gates)
+        failures += [f"{item.wanted.file}: {problem}" for problem in problems]
+        artifacts.append(_artifact(item, problems, plan.profile.budgets.size_mib))
+    if gates.strict:
+        failures += [f"{i.wanted.file} could not be made: {why_failed(i)}" for i in result.not_made]
+        failures += [f.sentence() for f in plan.findings if f.severity == "error"]
+    manifest = _manifest(plan, checks, result, artifacts, golden, failed=bool(failures))
+    write_manifest(folder, manifest, bundle_summary(manifest))
+    return failures
+
+
+def _artifact(item: Produced, problems: list[str], size_budget_mib: float | None) -> dict[str, Any]:
+    assert item.path is not None and item.checks is not None
+    model = item.wanted.model
+    return {
+        "file": item.wanted.file,
+        "format": item.wanted.format,
+        "precision": item.wanted.precision,
+        "recipe": item.wanted.precision,
+        "runtime": item.checks.runtime,
+        "road": ROADS[KIND_OF_PRECISION[item.wanted.precision], item.wanted.format],
+        "status": "failed" if problems else "verified",
+        "size_bytes": item.path.stat().st_size,
+        "sha256": sha256_of(item.path),
+        "inputs": item.checks.io["inputs"],
+        "outputs": item.checks.io["outputs"],
+        "contents": item.report,
+        "parity": [parity.to_dict() for parity in item.checks.parity],
+        "changes": list(model.changes),
+        "metric": item.checks.metric,
+        "warnings": [
+            *(f.sentence() for f in item.findings),
+            *problems,
+            *artifact_warnings(item, size_budget_mib),
+        ],
+        "convert_s": round(item.convert_s, 2),
+    }
+
+
+def _manifest(
+    plan: Plan,
+    checks: Checks,
+    result: ExportResult,
+    artifacts: list[dict[str, Any]],
+    golden: dict[str, Any],
+    *,
+    failed: bool,
+) -> dict[str, Any]:
+    source = plan.source
+    choice = list(plan.choice.reasons) if plan.choice else ["the precision was named by the user"]
+    not_made = [
+        {"file": i.wanted.file, "sentence": f.sentence(), **f.to_dict()}
+        for i in result.not_made
+        for f in i.findings
+    ]
+    not_made += [
+        {"file": f"model.{f.format or 'pte'}", "sentence": f.sentence(), **f.to_dict()}
+        for f in plan.findings
+        if f.severity == "error"
+    ]
+    evaluation = None
+    if checks.evaluation is not None and checks.baseline is not None:
+        evaluation = {
+            "metric": checks.evaluation.metric,
+            "value": checks.baseline,
+            "samples": checks.baseline_samples,
+        }
+    return {
+        "name": source.name,
+        "status": "failed" if failed else "verified",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": {
+            "origin": source.origin,
+            "parameters": source.parameter_count,
+            "weight_bytes": source.weight_bytes,
+            "macs": workload(plan.capture.program).macs,
+        },
+        "profile": plan.profile.model_dump(mode="json"),
+        "recipes": [recipe.to_dict() for recipe in plan.recipes],
+        "choice": choice,
+        "inputs": [_tensor_entry(info) for info in source.inputs],
+        "outputs": [_tensor_entry(info) for info in source.outputs],
+        "artifacts": artifacts,
+        "not_made": not_made,
+        "evaluation": evaluation,
+        "golden": golden,
+        "versions": versions(),
+        "warnings": [
+            *(f.sentence() for f in plan.findings if f.severity != "error"),
+            *result.notes,
+        ],
+    }
+
+
+def _tensor_entry(info: Any) -> dict[str, Any]:
+    # Four dimensions with few channels on the second axis is how PyTorch lays out images.
+    image = len(info.shape) == 4 and info.shape[1] in (1, 3, 4)
+    return {
+        "name": info.name,
+        "shape": list(info.shape),
+        "dtype": info.dtype,
+        "layout": "NCHW" if image else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of edgeopt, of Python and of every package that had a hand in a bundle."""
+    from . import __version__
+
+    found = {"edgeopt": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,63 @@
+"""What stands on stdout and what on stderr, and that nothing else does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeopt.cli import main
+
+HERE = Path(__file__).parent
+
+
+def test_json_holds_the_result_alone(tmp_path: Path) -> None:
+    """The user's module prints when it is imported and when it runs; stdout is still one JSON object."""
+    (tmp_path / "noisy.py").write_text(
+        "import torch\n"
+        "print('importing')\n"
+        "class Noisy(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        print('running')\n"
+        "        return x * 2\n"
+        "def net():\n"
+        "    print('making')\n"
+        "    return Noisy()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeopt", "export", "noisy:net", "--profile", "pixel7", "--precision", "fp32",
+         "--input-shape", "x:float32[1,4]", "--dry-run", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["command"] == "export"
+
+
+@pytest.mark.parametrize("arguments", [["profiles"], ["profiles", "show", "pixel7"], ["doctor"]])
+def test_every_json_has_the_one_shape(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main([*arguments, "--json"])
+    out = json.loads(capsys.readouterr().out)
+    assert out["schema_version"] == 1
+    assert {"command", "ok", "warnings", "errors"} <= set(out)
+
+
+def test_an_unknown_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["exprot"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and "exprot" in err
+
+
+def test_no_colour_in_a_pipe_or_when_asked_not_to() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeopt", "doctor"], capture_output=True, text=True, check=False
+    )
+    assert "\x1b" not in done.stdout
+
+
+def test_python_dash_m_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeopt", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("edgeopt ")

@@ -1,0 +1,315 @@
+"""compare and gate: verdicts that hold on a noisy machine, the server path, regressions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeopt.android_harness.conditions import Conditions, machine_facts
+from edgeopt.android_harness.measure import MeasureOptions
+from edgeopt.cli.app import main
+from edgeopt.errors import EdgeoptError, InputError
+from edgeopt.results import comparison as comparing
+from edgeopt.results import gate as gating
+from edgeopt.results.artifacts import Artifact, find_artifacts
+from edgeopt.results.comparison import Contender, Effort, Round, compare, contenders_of
+from edgeopt.results.gate import gate, load_baseline
+from edgeopt.results.records import Record
+
+FAST = Effort(rounds=4, slices=10, slice_s=0.03)
+
+
+def contender(name: str) -> Contender:
+    return Contender(name, Path(f"{name}.tflite"), MeasureOptions())
+
+
+def fake_rounds(monkeypatch: pytest.MonkeyPatch, ratios: list[float]) -> list[int]:
+    """Rounds in which B takes ``ratios[i]`` times as long as A; after the last it stays."""
+    done: list[int] = []
+
+    def one(contenders: Any, effort: Effort, number: int) -> Round:
+        ratio = ratios[min(len(done), len(ratios) - 1)]
+        done.append(number)
+        slices = tuple(tuple((t,) * 5 for _ in range(effort.slices)) for t in (1.0, ratio))
+        return Round(slices, ({}, {}), Conditions({}, ()))
+
+    monkeypatch.setattr(comparing, "_round", one)
+    return done
+
+
+def test_a_difference_is_measured_again_before_it_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = fake_rounds(monkeypatch, [1.1, 1.11, 1.09, 1.1])
+    found = compare([contender("a"), contender("b")], Effort(rounds=4))
+    assert len(done) == 8
+    assert found.duels[0].verdict == "slower"
+    assert found.duels[0].remeasured
+    assert found.duels[0].ratio.value == pytest.approx(1.1, rel=0.01)
+
+
+def test_a_difference_that_does_not_come_back_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_rounds(monkeypatch, [1.05, 1.051, 1.049, 1.05, 1.0, 1.001, 0.999, 1.0])
+    found = compare([contender("a"), contender("b")], Effort(rounds=4))
+    assert found.duels[0].verdict == "undecided"
+
+
+def test_equal_files_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = fake_rounds(monkeypatch, [1.001, 0.999, 1.0, 1.0])
+    found = compare([contender("a"), contender("b")], Effort(rounds=4))
+    assert len(done) == 4
+    assert found.duels[0].verdict == "same"
+
+
+def test_a_set_that_is_too_noisy_is_repeated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = fake_rounds(monkeypatch, [0.7, 1.4, 0.8, 1.3, 1.0, 1.001, 1.0, 0.999])
+    found = compare([contender("a"), contender("b")], Effort(rounds=4))
+    assert len(done) == 8
+    assert len(found.rounds) == 4
+    assert found.duels[0].verdict == "same"
+
+
+def test_an_interrupted_comparison_keeps_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_rounds(monkeypatch, [1.0])
+    whole = comparing._round
+    count: list[int] = []
+
+    def interrupted(*args: Any) -> Round:
+        count.append(1)
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    monkeypatch.setattr(comparing, "_round", interrupted)
+    found = compare([contender("a"), contender("b")], Effort(rounds=6))
+    assert found.partial
+    assert len(found.rounds) == 3
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    with pytest.raises(InputError, match="at least two files"):
+        compare([contender("a")], Effort())
+    with pytest.raises(InputError, match="--rounds"):
+        compare([contender("a"), contender("b")], Effort(rounds=1))
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "m.tflite").write_bytes(b"x")
+    artifacts = find_artifacts([tmp_path / "old", tmp_path / "new"])
+    labels = [c.label for c in contenders_of(artifacts, MeasureOptions())]
+    assert labels == ["old/m.tflite [1]", "new/m.tflite [2]"]
+
+
+@pytest.mark.slow
+def test_a_file_and_itself_are_not_told_apart(runnable: Path) -> None:
+    verdicts = []
+    for _ in range(4):
+        pair = [Contender(name, runnable / "cnn.tflite", MeasureOptions()) for name in ("a", "b")]
+        verdicts.append(compare(pair, FAST).duels[0].verdict)
+    assert sum(v in ("slower", "faster") for v in verdicts) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["tflite", "pte"])
+def test_ten_percent_more_work_is_found(runnable: Path, suffix: str) -> None:
+    pair = [Contender(n, runnable / f"{n}.{suffix}", MeasureOptions()) for n in ("cnn", "slower")]
+    duel = compare(pair, replace(FAST, rounds=5)).duels[0]
+    assert duel.verdict == "slower"
+    assert 1.03 < duel.ratio.value < 1.3
+
+
+@pytest.mark.slow
+def test_the_command_says_it_in_words(runnable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(runnable / "cnn.tflite"), str(runnable / "two.tflite")]
+    assert main(["compare", *files, "--rounds", "2", "--no-store", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (comparison,) = found["comparisons"]
+    assert comparison["verdict"] == "faster"
+    assert comparison["ratio"] < 0.1
+    assert comparison["ci95"][0] <= comparison["ratio"] <= comparison["ci95"][1]
+    assert {m["grade"] for m in found["measurements"]} == {"measured"}
+
+
+def stored(value: float, path: Path, **changes: Any) -> Record:
+    base: dict[str, Any] = {
+        "metric": "latency_ms",
+        "value": value,
+        "ci95": (value * 0.98, value * 1.02),
+        "grade": "measured",
+        "artifact": path.name,
+        "target": "host",
+        "threads": 1,
+        "conditions": machine_facts(),
+        "artifact_sha256": "00",
+        "runtime": "litert",
+        "details": {"path": str(path)},
+    }
+    return Record(**{**base, **changes})
+
+
+def fake_bench(monkeypatch: pytest.MonkeyPatch, values: list[float], path: Path) -> list[int]:
+    calls: list[int] = []
+
+    def records(artifact: Artifact, _measurement: Any) -> list[Record]:
+        calls.append(1)
+        return [stored(values[min(len(calls), len(values)) - 1], path)]
+
+    monkeypatch.setattr(gating, "measure", lambda *_: None)
+    monkeypatch.setattr(gating, "records_of", records)
+    return calls
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    (tmp_path / "m.tflite").write_bytes(b"x")
+    return Artifact(tmp_path / "m.tflite", "m.tflite", "tflite")
+
+
+def test_a_gate_passes_what_is_within_its_limit(monkeypatch: pytest.MonkeyPatch, artifact: Artifact) -> None:
+    calls = fake_bench(monkeypatch, [1.03], artifact.path)
+    checks, _ = gate([artifact], [stored(1.0, artifact.path)], max_regression=0.05)
+    assert checks[0].ok
+    assert len(calls) == 1
+
+
+def test_a_gate_measures_twice_before_it_fails(monkeypatch: pytest.MonkeyPatch, artifact: Artifact) -> None:
+    calls = fake_bench(monkeypatch, [1.3, 1.3], artifact.path)
+    checks, _ = gate([artifact], [stored(1.0, artifact.path)], max_regression=0.05)
+    assert len(calls) == 2
+    assert not checks[0].ok
+    assert "more than the 1.05 allowed" in checks[0].sentence
+    fake_bench(monkeypatch, [1.3, 1.0], artifact.path)
+    checks, _ = gate([artifact], [stored(1.0, artifact.path)], max_regression=0.05)
+    assert checks[0].ok
+
+
+def test_a_gate_refuses_another_device(monkeypatch: pytest.MonkeyPatch, artifact: Artifact) -> None:
+    fake_bench(monkeypatch, [1.3], artifact.path)
+    other = stored(1.0, artifact.path, conditions={"device": "Pixel 7"})
+    with pytest.raises(InputError, match="measured on Pixel 7"):
+        gate([artifact], [other], max_regression=0.05)
+    with pytest.raises(InputError, match="nothing to compare"):
+        gate([artifact], [stored(1.0, Path("other.tflite"))], max_regression=0.05)
+
+
+def test_baselines_are_runs_files_or_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEOPT_DATA_DIR", str(tmp_path / "data"))
+    with pytest.raises(InputError, match="no run 'r123'"):
+        load_baseline("r123", None)
+    with pytest.raises(InputError, match="does not exist"):
+        load_baseline("no/such.json", None)
+    file = tmp_path / "b.json"
+    file.write_text("{}")
+    with pytest.raises(InputError, match="not what edgeopt bench --json prints"):
+        load_baseline(str(file), None)
+    file.write_text(json.dumps({"measurements": [stored(1.0, Path("a.tflite")).as_json()]}))
+    assert load_baseline(str(file), None) == [stored(1.0, Path("a.tflite"))]
+
+
+@pytest.mark.slow
+def test_the_gate_command_fails_a_slower_file_and_passes_the_same(
+    runnable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEOPT_DATA_DIR", str(tmp_path / "data"))
+    new = tmp_path / "new"
+    new.mkdir()
+    old = tmp_path / "model.tflite"
+    shutil.copy(runnable / "two.tflite", old)
+    shutil.copy(runnable / "cnn.tflite", new / "model.tflite")
+    assert main(["bench", str(old), "--json", "--max-time", "3"]) == 0
+    run_id = json.loads(capsys.readouterr().out)["run_id"]
+    arguments = ["--baseline", run_id, "--rounds", "2", "--max-time", "3", "--json"]
+    assert main(["gate", str(new / "model.tflite"), *arguments]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert not found["ok"]
+    assert found["checks"][0]["side_by_side"]
+    assert found["errors"]
+    assert main(["gate", str(old), *arguments, "--max-regression", "100%"]) == 0
+
+
+MODEL = """
+import torch
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+def example_inputs():
+    return (torch.randn(1, 32),)
+"""
+
+
+@pytest.mark.slow
+def test_the_server_path_stands_beside_the_edge(
+    runnable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "served.py").write_text(MODEL)
+    arguments = ["--server", "cpu", "--model", f"{tmp_path}/served.py:net", "--largest-batch", "4"]
+    arguments += ["--server-precision", "fp32,bf16", "--no-store", "--json"]
+    assert main(["compare", str(runnable / "two.tflite"), *arguments]) == 0
+    measurements = json.loads(capsys.readouterr().out)["measurements"]
+    served = [m for m in measurements if m["target"] == "server:cpu"]
+    rates = [
+        m["details"]["batch"]
+        for m in served
+        if m["metric"] == "throughput_per_s" and m["precision"] == "fp32"
+    ]
+    assert rates == [1, 2, 4]
+    low = [m for m in served if m["precision"] == "bf16"]
+    assert 15 < low[0]["details"]["snr_db"] < 80
+
+
+def test_the_server_needs_its_model_and_says_when_there_is_no_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.tflite").write_bytes(b"x")
+    assert main(["compare", str(tmp_path / "m.tflite"), "--server", "cpu"]) == 2
+    assert "--model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_batches_that_do_not_fit_are_halved() -> None:
+    code = """
+import torch
+from edgeopt.android_harness.server import ServerModel, ServerOptions
+class Hungry(torch.nn.Module):
+    def forward(self, x):
+        if x.shape[0] > 6:
+            raise torch.OutOfMemoryError("no")
+        return x * 2
+model = ServerModel(Hungry(), [torch.ones(1, 4)], ServerOptions())
+points, notes = model.sweep(64, 0.01)
+print([p.batch for p in points], notes)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("[1, 2, 4, 6] ['batch 8 does not fit")
+
+
+@pytest.mark.slow
+def test_without_a_gpu_the_server_says_so() -> None:
+    import torch
+
+    from edgeopt.runtimes.torch import torch_device
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(EdgeoptError, match=r"CUDA.*--server cpu"):
+        torch_device("cuda")
+
+
+@pytest.mark.cuda
+def test_the_gpu_is_timed_by_events() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    from edgeopt.android_harness.server import ServerModel, ServerOptions
+
+    model = ServerModel(torch.nn.Linear(64, 64), [torch.ones(1, 64)], ServerOptions(device="cuda"))
+    points, _ = model.sweep(4, 0.05)
+    assert [p.batch for p in points] == [1, 2, 4]
+    assert all(p.peak_mib is not None and min(p.times_ms) > 0 for p in points)

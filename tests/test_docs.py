@@ -1,0 +1,82 @@
+"""Docs that are checked: docs/cli.md is what the commands say, and the README's commands exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "cli.md"
+
+
+def help_text(*command: str) -> str:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "TERMINAL_WIDTH": "100"}
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeopt", *command, "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def commands(*prefix: str) -> list[tuple[str, ...]]:
+    """Every command and sub-command, as Typer knows them."""
+    from typer.main import get_command
+
+    from edgeopt.cli.app import app
+
+    found: list[tuple[str, ...]] = []
+
+    def walk(command: object, path: tuple[str, ...]) -> None:
+        for name, child in sorted(getattr(command, "commands", {}).items()):
+            found.append((*path, name))
+            walk(child, (*path, name))
+
+    walk(get_command(app), prefix)
+    return found
+
+
+def reference() -> str:
+    parts = ["# Command-line reference", "", "Written by `make docs` from the commands themselves.", ""]
+    for command in [(), *commands()]:
+        parts += [f"## edgeopt {' '.join(command)}".rstrip(), "", "```text", help_text(*command), "```", ""]
+    return "\n".join(parts)
+
+
+def test_the_reference_is_up_to_date(request: pytest.FixtureRequest) -> None:
+    page = reference()
+    if request.config.getoption("--write-docs"):
+        PAGE.write_text(page, encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == page, "docs/cli.md is out of date: run make docs"
+
+
+def readme_commands() -> list[list[str]]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:console|sh)\n(.*?)```", text, flags=re.S)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith("edgeopt ")]
+
+
+@pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
+def test_the_readme_uses_commands_and_options_that_exist(command: list[str]) -> None:
+    known = {" ".join(c) for c in commands()}
+    words = command[1:]
+    name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
+    assert name in known
+    text = help_text(*name.split())
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        assert option in text, f"{name} has no {option}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"

@@ -1,0 +1,198 @@
+"""Models, inputs, recipes and precisions as users write them."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from edgeopt.errors import InputError
+from edgeopt.models import load_calibration, load_source_model
+from edgeopt.models.inputs import inputs_from_shapes
+from edgeopt.models.tensors import named_tensors
+from edgeopt.models.workload import workload
+from edgeopt.optimizers import load_recipe, named_recipe, parse_precision, parse_precisions
+from edgeopt.optimizers.cleanup import fold_batch_norm
+
+
+def capture_of(module: nn.Module, *inputs: torch.Tensor):
+    from edgeopt.models import program
+
+    return program.capture(load_source_model(module, example_inputs=inputs))
+
+
+@given(st.text(max_size=30))
+def test_any_shape_description_is_read_or_refused(text: str) -> None:
+    try:
+        made = inputs_from_shapes([text], [])
+    except InputError:
+        return
+    assert len(made.args) + len(made.kwargs) == 1
+
+
+def test_shape_descriptions() -> None:
+    made = inputs_from_shapes(["ids:int64[batch=1..4, 8]=3..5", "mask:int64[1,8]"], ["ids", "mask"])
+    ids = made.kwargs["ids"]
+    assert ids.dtype == torch.int64 and ids.shape == (2, 8) and 3 <= int(ids.min()) <= int(ids.max()) <= 5
+    assert made.dynamic[0, 0].high == 4
+    assert bool((made.kwargs["mask"] == 1).all())
+
+
+def test_nested_inputs_and_outputs_are_flattened_and_named() -> None:
+    Pair = namedtuple("Pair", ["left", "right"])
+
+    @dataclass
+    class Out:
+        pair: Pair
+        rest: list[torch.Tensor]
+        note: str = "x"
+
+    class Nested(nn.Module):
+        def forward(self, batch: dict[str, torch.Tensor], scale: float, *, shift: torch.Tensor):
+            total = batch["a"] + batch["b"] * scale + shift
+            return Out(Pair(total, total * 2), [total * 3])
+
+    value = {"a": torch.ones(2), "b": torch.ones(2)}
+    source = load_source_model(Nested(), example_inputs=((value, 2.0), {"shift": torch.zeros(2)}))
+    assert [info.name for info in source.inputs] == ["batch_a", "batch_b", "shift"]
+    assert [info.name for info in source.outputs] == ["pair_left", "pair_right", "rest_0"]
+    assert [t.tolist() for t in source.run(source.example)] == [[3, 3], [6, 6], [9, 9]]
+
+
+def test_outputs_that_are_no_tensors_are_left_out_and_said() -> None:
+    class Cached(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, object]:
+            return {"logits": x, "cache": object(), "loss": None, "steps": 3}
+
+    source = load_source_model(Cached(), example_inputs=torch.ones(1, 2))
+    assert [info.name for info in source.outputs] == ["logits"]
+    assert [f.message for f in source.findings] == ["output 'cache' (object) is not a tensor and is left out"]
+    with pytest.raises(InputError, match=r"no tensor \(but a set\)"):
+        named_tensors({1, 2})
+    with pytest.raises(InputError, match="no tensor"):
+        named_tensors({"a": None})
+
+
+def test_names_stay_unique() -> None:
+    x = torch.ones(1)
+    assert list(named_tensors({"a b": x, "a_b": x})) == ["a_b", "a_b_2"]
+
+
+def test_training_mode_is_said_and_undone() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
+    source = load_source_model(model, example_inputs=torch.ones(1, 2))
+    assert not source.module.training and "training mode" in source.findings[0].message
+    assert load_source_model(nn.Linear(2, 2).train(), example_inputs=torch.ones(1, 2)).findings == ()
+
+
+def test_calibration_in_many_forms(tmp_path: Path) -> None:
+    import numpy as np
+
+    source = load_source_model(nn.Linear(3, 1), example_inputs=torch.ones(1, 3))
+    np.savez(tmp_path / "rows.npz", anything=np.ones((5, 3), np.float32))
+    np.savez(tmp_path / "stack.npz", input=np.ones((4, 1, 3), np.float32))
+    assert len(load_calibration(source, tmp_path / "rows.npz")) == 5
+    assert len(load_calibration(source, tmp_path / "stack.npz")) == 4
+    assert len(load_calibration(source, ({"input": torch.ones(1, 3)} for _ in range(3)))) == 3
+    assert len(load_calibration(source, [np.ones((1, 3), np.float32)] * 500)) == 128
+    with pytest.raises(InputError, match="sample 1: input 'input' must have shape"):
+        load_calibration(source, [torch.ones(1, 3), torch.ones(1, 4)])
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [("float32", "fp32"), ("half", "fp16"), ("dynamic_wi8_afp32", "int8-dynamic"), ("static_wi8_ai8", "int8-static"),
+     ("w8a8", "int8-static"), ("INT8", "int8-static")],
+)  # fmt: skip
+def test_every_ecosystems_name_for_a_precision(alias: str, name: str) -> None:
+    assert parse_precision(alias).name == name
+    assert named_recipe(alias).precision == name
+
+
+def test_precisions_once_each_in_order() -> None:
+    assert [p.name for p in parse_precisions("int8, fp16,w8a8")] == ["int8-static", "fp16"]
+    with pytest.raises(InputError, match="did you mean float16"):
+        parse_precision("float61")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("passes = 3", "needs .*passes"),
+        ("[[passes]]\npass = 'magic'", "unknown pass 'magic'"),
+        ("[[passes]]\npass = 'quantize_static'\nbits = 4", "unknown option 'bits'"),
+        ("[[passes]]\npass = 'quantize_static'\nsamples = 'many'", "samples must be int"),
+        ("[[passes]]\npass = 'quantize_static'\nsamples = 0", "at least 1"),
+        (
+            "[[passes]]\npass='cast_to_half'\n[[passes]]\npass='quantize_dynamic'",
+            "sets the precision 2 times",
+        ),
+        ("name = [", "not valid TOML"),
+    ],
+)
+def test_recipes_that_can_not_be(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_recipe(str(file))
+
+
+def test_multiply_accumulates_by_hand() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16, 10))
+    work = workload(capture_of(net, torch.ones(1, 3, 4, 4)).program)
+    assert work.conv_macs == 4 * 4 * 8 * 3 * 9
+    assert work.linear_macs == 1280
+    assert work.kind == "convolutional"
+
+
+def test_multiply_accumulates_of_attention_and_recurrence() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    assert workload(capture_of(layer, torch.ones(1, 4, 16)).program).kind == "transformer"
+    gru = workload(capture_of(nn.GRU(8, 4, batch_first=True), torch.ones(1, 5, 8)).program)
+    assert gru.kind == "recurrent" and gru.recurrent_steps == 5
+    assert gru.recurrent_macs == 5 * 3 * 4 * (8 + 4)
+
+
+def test_folding_batch_norm_changes_nothing_but_the_graph() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4),
+        nn.BatchNorm2d(4),
+    )  # fmt: skip
+    for part in net:
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
+            nn.init.normal_(part.weight)
+            nn.init.normal_(part.bias)
+    captured = capture_of(net.eval(), torch.randn(1, 3, 8, 8))
+    before = {k: v.clone() for k, v in captured.program.state_dict.items()}
+    folded, count = fold_batch_norm(captured.program)
+    # The last one is the output and the fourth has no convolution before it.
+    assert count == 2
+    x = torch.randn(1, 3, 8, 8)
+    wanted, got = captured.program.module()(x)["output"], folded.module()(x)["output"]
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[k], v) for k, v in captured.program.state_dict.items()), (
+        "the capture was changed"
+    )
+
+
+def test_tied_weights_are_not_folded() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.conv(x)).relu() + self.conv(x * 2)
+
+    captured = capture_of(Tied().eval(), torch.randn(1, 2, 3, 3))
+    assert fold_batch_norm(captured.program)[1] == 0

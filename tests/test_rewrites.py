@@ -1,0 +1,322 @@
+"""Every rewrite gives the same numbers as what it replaces, and leaves everything else alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - everyone's name for it
+from torch import nn
+
+from edgeopt.converters.dynamic_tflite import spread_by_adding
+from edgeopt.converters.rewrites import rewrite_capture, rewrite_program
+from edgeopt.converters.rewriting import copy_program, fold_constants
+from edgeopt.models.program import Capture, capture
+from edgeopt.models.source import load_source_model
+
+
+def _odd_modules() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("odd_modules", Path(__file__).parent / "odd_modules.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["odd_modules"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+ODD = _odd_modules().ODD
+
+
+class Function(nn.Module):
+    """A model of one function of its inputs."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self._function(x)
+
+
+def _capture(model: nn.Module, example: Any, **options: Any) -> Capture:
+    return capture(load_source_model(model.eval(), example_inputs=example, **options))
+
+
+def _ops(program: torch.export.ExportedProgram) -> set[str]:
+    return {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+
+
+def _assert_equal(before: Capture, program: torch.export.ExportedProgram, tolerance: float = 1e-5) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(3):
+        inputs = [
+            torch.randn(t.shape, generator=generator) if t.is_floating_point() else t
+            for t in before.source.example
+        ]
+        wanted = before.program.module()(*inputs)
+        found = program.module()(*inputs)
+        assert list(found) == list(wanted)
+        for name, value in wanted.items():
+            torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance)
+
+
+# (odd module, format the form is for, operator that must be gone, operator that takes its place)
+FORMS = [
+    ("masked_fill", None, "aten.index_put_.default", "aten.where.self"),
+    ("adaptive_max_pool_odd", None, "aten.adaptive_max_pool2d.default", "aten.amax.default"),
+    ("sort", None, "aten.sort.default", "aten.topk.default"),
+    ("embedding_bag", None, "aten.embedding_bag.padding_idx", "aten.embedding.default"),
+    ("affine_grid", None, "aten.affine_grid_generator.default", "aten.matmul.default"),
+    ("lstm", None, "aten.lstm.input", "aten.linear.default"),
+    ("gru", None, "aten.gru.input", "aten.linear.default"),
+    ("bidirectional_lstm", None, "aten.lstm.input", "aten.linear.default"),
+    ("fft", None, "aten.fft_rfft.default", "aten.matmul.default"),
+    ("view_as_complex", None, "aten.view_as_complex.default", "aten.stack.default"),
+    ("interpolate_nearest_odd", "tflite", "aten.upsample_nearest2d.vec", "aten.index_select.default"),
+    ("conv3d", "pte", "aten.conv3d.default", "aten.conv2d.default"),
+    ("activations", "pte int8", "aten.hardsigmoid.default", "aten.clamp.default"),
+]
+
+
+@pytest.mark.parametrize(("name", "target", "gone", "instead"), FORMS, ids=[f[0] for f in FORMS])
+def test_an_odd_module_is_rewritten_to_the_same_numbers(
+    name: str, target: str | None, gone: str, instead: str
+) -> None:
+    odd = ODD[name]
+    before = _capture(odd.model(), odd.example())
+    assert gone in _ops(before.program)
+    if target is None:
+        program = rewrite_capture(before).program
+    else:
+        program, notes = rewrite_program(before.program, target)
+        assert notes
+    assert gone not in _ops(program)
+    assert instead in _ops(program)
+    _assert_equal(before, program)
+
+
+def test_a_rewrite_says_what_it_did_and_where() -> None:
+    odd = ODD["lstm"]
+    rewritten = rewrite_capture(_capture(odd.model(), odd.example()))
+    (note,) = rewritten.findings
+    assert note.severity == "note"
+    assert (note.op, note.module) == ("aten.lstm.input", "rnn")
+    assert note.source is not None and note.source.startswith("odd_modules.py:")
+    # The operators that took its place still know where they came from.
+    linear = next(n for n in rewritten.program.graph.nodes if str(n.target) == "aten.linear.default")
+    assert "rnn" in str(linear.meta["nn_module_stack"])
+
+
+def test_a_plain_model_is_not_touched() -> None:
+    before = _capture(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()), torch.randn(1, 3, 6, 6))
+    after = rewrite_capture(before)
+    assert after.program is before.program
+    assert after.findings == before.findings
+    for output_format in ("pte", "tflite", "pte int8"):
+        program, notes = rewrite_program(before.program, output_format)
+        assert program is before.program and not notes
+
+
+@pytest.mark.parametrize(("output_padding", "padding", "dilation"), [(1, 1, 1), (1, 2, 1), (2, 2, 2)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_output_padding_becomes_a_cut(output_padding: int, padding: int, dilation: int, groups: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(
+        4, 6, 3, stride=3, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups
+    )
+    before = _capture(layer, torch.randn(1, 4, 5, 7))
+    program, notes = rewrite_program(before.program, "tflite")
+    assert notes
+    node = next(n for n in program.graph.nodes if "conv_transpose" in str(n.target))
+    assert not any(any(a) for a in node.args[4:6] if isinstance(a, list))
+    _assert_equal(before, program)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.topk(x, 2, dim=1),
+        lambda x: torch.topk(x, 3, largest=False),
+        lambda x: torch.topk(x, 2)[0],
+        lambda x: torch.sort(x, dim=0)[0],
+        lambda x: torch.sort(x, dim=1, descending=True),
+        lambda x: torch.argsort(x),
+    ],
+    ids=["other axis", "smallest", "values only", "sort axis 0", "sort falling", "argsort"],
+)
+def test_order_is_kept_through_topk(function: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    before = _capture(Function(function), torch.randn(4, 5, 6))
+    program, _ = rewrite_program(rewrite_capture(before).program, "tflite")
+    _assert_equal(before, program)
+    assert not _ops(program) & {"aten.sort.default", "aten.argsort.default"}
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_of_every_kind(
+    layer: Any, bias: bool, batch_first: bool, bidirectional: bool
+) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = layer(
+                5, 7, num_layers=2, bias=bias, batch_first=batch_first, bidirectional=bidirectional
+            )
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.rnn(x)
+
+    torch.manual_seed(0)
+    before = _capture(Model(), torch.randn(3, 3, 5))
+    _assert_equal(before, rewrite_capture(before).program)
+
+
+def test_a_recurrent_layer_with_a_state_of_its_own() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(5, 7, batch_first=True)
+
+        def forward(self, x: torch.Tensor, state: torch.Tensor) -> Any:
+            return self.rnn(x, state)
+
+    torch.manual_seed(0)
+    before = _capture(Model(), (torch.randn(1, 2, 5), torch.randn(1, 1, 7)))
+    after = rewrite_capture(before)
+    assert "aten.gru.input" not in _ops(after.program)
+    _assert_equal(before, after.program)
+
+
+def _complex(x: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_complex(x.reshape(2, 4, 2))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.fft.rfft(x, norm="ortho").abs(),
+        lambda x: torch.fft.rfft(x, n=6, dim=0).imag,
+        lambda x: torch.fft.rfft(x, n=12).real,
+        lambda x: torch.fft.irfft(torch.fft.rfft(x)),
+        lambda x: torch.fft.irfft(torch.fft.rfft(x), n=7, norm="forward"),
+        lambda x: torch.view_as_real(torch.fft.fft(x)),
+        lambda x: torch.view_as_real(torch.fft.ifft(torch.fft.fft(x))),
+        lambda x: torch.view_as_real(_complex(x) * _complex(x.flip(0))),
+        lambda x: torch.view_as_real(_complex(x) / (_complex(x + 5) + 2)),
+        lambda x: torch.view_as_real(_complex(x) @ _complex(x).conj().transpose(0, 1)),
+        lambda x: torch.view_as_real(torch.cat([_complex(x) * 2, -_complex(x)], 1)[:, 1:5]),
+        lambda x: torch.polar(x.abs() + 0.5, x).angle(),
+        lambda x: torch.complex(x, x * 2).sum(1).abs(),
+    ],
+)
+def test_complex_arithmetic_in_pairs(function: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    before = _capture(Function(function), torch.randn(2, 8) * 0.5)
+    program = rewrite_capture(before).program
+    values = [node.meta.get("val") for node in program.graph.nodes]
+    assert not any(isinstance(v, torch.Tensor) and v.dtype.is_complex for v in values)
+    _assert_equal(before, program)
+
+
+@pytest.mark.parametrize("window_length", [64, 48])
+@pytest.mark.parametrize("center", [False, True])
+def test_short_time_fourier_transform(window_length: int, center: bool) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("window", torch.hann_window(window_length))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            spectrum = torch.stft(
+                x, 64, 16, window_length, self.window, center=center, normalized=True, return_complex=True
+            )
+            return spectrum.abs()
+
+    before = _capture(Model(), torch.randn(2, 256))
+    _assert_equal(before, rewrite_capture(before).program)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("complex_input", "input 'x' is complex"),
+        ("complex_sqrt", "aten.sqrt.default has no form in real ones"),
+    ],
+)
+def test_complex_numbers_without_a_real_form_are_one_error(name: str, words: str) -> None:
+    odd = ODD[name]
+    after = rewrite_capture(_capture(odd.model(), odd.example()))
+    errors = [finding for finding in after.findings if finding.severity == "error"]
+    assert len(errors) == 1
+    assert words in errors[0].message
+    assert errors[0].suggestion
+
+
+def test_constants_are_worked_out_once() -> None:
+    before = _capture(Function(lambda x: x + torch.arange(4).float() * 2 + torch.eye(4)), torch.randn(4, 4))
+    program = rewrite_capture(before).program
+    assert _ops(program) == {"aten.add.Tensor"}
+    _assert_equal(before, program)
+
+
+def test_what_is_written_later_or_random_or_large_is_not_a_constant() -> None:
+    def written(x: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(2, 4)
+        out[0] = x
+        return out + 1
+
+    before = _capture(Function(written), torch.randn(4))
+    program = rewrite_capture(before).program
+    _assert_equal(before, program)
+    assert "aten.zeros.default" in _ops(program)
+
+    noisy = _capture(Function(lambda x: x + torch.randn(4)), torch.randn(4))
+    assert "aten.randn.default" in _ops(rewrite_capture(noisy).program)
+
+    large = copy_program(_capture(Function(lambda x: x + torch.ones(64, 64)), torch.randn(64, 64)).program)
+    assert fold_constants(large, max_bytes=1024) == 0
+    assert fold_constants(large, max_bytes=64 * 64 * 4) == 1
+
+
+def test_an_output_that_is_a_weight_gets_a_constant_of_its_own() -> None:
+    odd = ODD["weight_as_output"]
+    before = _capture(odd.model(), odd.example())
+    program = rewrite_capture(before).program
+    weights = set(program.graph_signature.inputs_to_parameters)
+    assert not weights & {node.name for node in program.graph.output_node().all_input_nodes}
+    _assert_equal(before, program)
+
+
+def test_a_repeated_constant_takes_the_size_of_the_input() -> None:
+    odd = ODD["dynamic_batch_expand"]
+    before = _capture(odd.model(), odd.example(), dynamic_batch=True)
+    program = spread_by_adding(before.program)
+    assert "aten.expand.default" not in _ops(program) or "aten.clamp.default" in _ops(program)
+    for batch in (1, 3, 7):
+        x = torch.randn(batch, 8)
+        (wanted,), (found,) = before.program.module()(x).values(), program.module()(x).values()
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_numbers_keep_their_rank_only_where_it_matters() -> None:
+    flat = _capture(Function(lambda x: F.relu(x) / 6), torch.randn(2, 8))
+    assert rewrite_program(flat.program, "pte int8")[0] is flat.program
+    image = _capture(Function(lambda x: F.relu(x) / 6 + 0.5), torch.randn(1, 2, 4, 4))
+    program, _ = rewrite_program(image.program, "pte int8")
+    assert all(
+        isinstance(argument, torch.fx.Node)
+        for node in program.graph.nodes
+        if str(node.target) in ("aten.div.Tensor", "aten.add.Tensor")
+        for argument in node.args
+    )
+    _assert_equal(image, program)

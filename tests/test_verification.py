@@ -1,0 +1,114 @@
+"""Parity's arithmetic, tolerances and warnings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from edgeopt.converters.checks import make_checks, predictor, uninformative_outputs
+from edgeopt.converters.ordering import named_order
+from edgeopt.converters.verification import compare, cosine_similarity, snr_db
+from edgeopt.gates import accuracy_drop, parse_percent
+from edgeopt.models import load_source_model
+
+floats = st.floats(-1e3, 1e3, allow_nan=False, width=32)
+vectors = arrays(np.float64, 8, elements=floats)
+
+
+@given(vectors)
+def test_a_perfect_copy_is_exact(values: np.ndarray) -> None:
+    assert snr_db(values, values) == 200.0
+    assert cosine_similarity(values, values) == pytest.approx(1.0)
+
+
+@given(st.floats(0.001, 0.5))
+def test_snr_of_known_noise(share: float) -> None:
+    """Noise of amplitude a against a signal of amplitude 1 is -20·log10(a) dB."""
+    signal = np.ones(64)
+    assert snr_db(signal, signal * (1 + share)) == pytest.approx(-20 * np.log10(share), abs=1e-6)
+
+
+@given(vectors, vectors)
+def test_figures_are_finite_and_bounded(wanted: np.ndarray, got: np.ndarray) -> None:
+    assert -200 <= snr_db(wanted, got) <= 200
+    assert -1 <= cosine_similarity(wanted, got) <= 1
+
+
+def parity(wanted: object, got: object, precision: str = "fp32", **options: float):
+    return compare([[np.asarray(wanted)]], [[np.asarray(got)]], ["y"], precision, **options)[0]
+
+
+def test_the_reason_names_the_bound() -> None:
+    result = parity([1.0, 2.0], [1.3, 2.0])
+    assert not result.passed and "is below the 60 dB that fp32 must keep" in result.reason
+    assert parity([1.0, 2.0], [1.1, 2.0], min_snr_db=10.0).passed
+
+
+def test_shapes_must_agree() -> None:
+    result = parity([[1.0]], [1.0])
+    assert not result.passed and "shape [1]" in result.reason
+
+
+def test_nan_where_the_source_has_none_fails() -> None:
+    assert not parity([1.0, 2.0], [np.nan, 2.0]).passed
+    assert parity([-np.inf, 2.0], [-np.inf, 2.0]).passed
+
+
+def test_top1_only_for_what_looks_like_logits() -> None:
+    assert parity([[1.0, 2.0]], [[1.0, 2.0]]).top1_agreement == 1.0
+    assert parity([[1.0, 2.0]], [[2.0, 1.0]], "int8-static").top1_agreement == 0.0
+    assert parity([1.0, 2.0], [1.0, 2.0]).top1_agreement is None
+
+
+def test_whole_numbers_must_be_equal() -> None:
+    assert parity([1, 2, 3], [1, 2, 3]).passed
+    result = parity([1, 2, 3], [1, 2, 4])
+    assert not result.passed and "66.7% of the values agree" in result.reason
+
+
+def test_constant_outputs_prove_little() -> None:
+    class Zero(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"dead": x.sum() * 0, "alive": x * 2}
+
+    source = load_source_model(Zero(), example_inputs=torch.ones(1, 4))
+    assert uninformative_outputs(make_checks(source, None, None, None)) == ["dead"]
+
+
+def test_predict_takes_any_number_of_rows() -> None:
+    source = load_source_model(torch.nn.Linear(3, 2), example_inputs=torch.ones(1, 3))
+    calls = []
+
+    def run(values):
+        calls.append(values[0].shape)
+        return [values[0] @ np.ones((3, 2), np.float32)]
+
+    assert predictor(source, run)(np.ones((5, 3))).shape == (5, 2)
+    assert calls == [(1, 3)] * 5
+
+
+@given(st.permutations(["a", "b", "c", "d"]))
+def test_tensors_are_matched_by_name(file_names: list[str]) -> None:
+    ours = ["a", "b", "c", "d"]
+    values = {"a": 1, "b": 2, "c": 3, "d": 4}
+    ordered = [[values[n] for n in ours][i] for i in named_order(file_names, ours)]
+    assert ordered == [values[n] for n in file_names]
+
+
+def test_tensors_without_names_keep_their_order() -> None:
+    assert named_order(["input_0", "input_1"], ["x", "mask"]) == [0, 1]
+
+
+@pytest.mark.parametrize(("text", "value"), [("1%", 0.01), ("1pp", 0.01), ("0.5", 0.5), (" 2.5 %", 0.025)])
+def test_percentages(text: str, value: float) -> None:
+    assert parse_percent(text, "--x") == pytest.approx(value)
+
+
+def test_a_drop_is_absolute_for_shares_and_relative_for_others() -> None:
+    assert accuracy_drop(0.98, 0.97) == pytest.approx(0.01)
+    assert accuracy_drop(20.0, 19.0) == pytest.approx(0.05)
+    assert accuracy_drop(None, 0.5) is None
