@@ -25,15 +25,23 @@ SNAPSHOT_SCRIPT = "\n".join(
         "S thermalservice; dumpsys thermalservice 2>/dev/null",
         "S screen; dumpsys power 2>/dev/null | grep -E 'mWakefulness=|mIsPowered='",
         "S saver; settings get global low_power 2>/dev/null",
-        "S zones; for z in /sys/class/thermal/thermal_zone*; do"
-        ' R "$z/type"; a=$v; R "$z/temp"; echo "$a|$v"; done',
-        "S policies; for p in /sys/devices/system/cpu/cpufreq/policy*; do"
-        ' R "$p/scaling_governor"; a=$v; R "$p/scaling_cur_freq"; b=$v; R "$p/scaling_max_freq"; c=$v;'
-        ' R "$p/cpuinfo_max_freq"; echo "${p##*/policy}|$a|$b|$c|$v"; done',
-        "S residency; for p in /sys/devices/system/cpu/cpufreq/policy*; do"
-        ' echo "policy ${p##*/policy}"; cat "$p/stats/time_in_state" 2>/dev/null; done',
-        "S supplies; for p in /sys/class/power_supply/*; do"
-        ' R "$p/type"; a=$v; R "$p/status"; b=$v; R "$p/capacity"; echo "$a|$b|$v"; done',
+        (
+            "S zones; for z in /sys/class/thermal/thermal_zone*; do"
+            ' R "$z/type"; a=$v; R "$z/temp"; echo "$a|$v"; done'
+        ),
+        (
+            "S policies; for p in /sys/devices/system/cpu/cpufreq/policy*; do"
+            ' R "$p/scaling_governor"; a=$v; R "$p/scaling_cur_freq"; b=$v; R "$p/scaling_max_freq"; c=$v;'
+            ' R "$p/cpuinfo_max_freq"; echo "${p##*/policy}|$a|$b|$c|$v"; done'
+        ),
+        (
+            "S residency; for p in /sys/devices/system/cpu/cpufreq/policy*; do"
+            ' echo "policy ${p##*/policy}"; cat "$p/stats/time_in_state" 2>/dev/null; done'
+        ),
+        (
+            "S supplies; for p in /sys/class/power_supply/*; do"
+            ' R "$p/type"; a=$v; R "$p/status"; b=$v; R "$p/capacity"; echo "$a|$b|$v"; done'
+        ),
         "S firmware; command -v vcgencmd >/dev/null 2>&1 && vcgencmd get_throttled",
         "S end",
     ]
@@ -270,7 +278,12 @@ def _battery(battery: dict[str, str], supplies: str) -> tuple[int | None, str | 
     cells = [row for row in rows if len(row) == 3]
     if battery:
         percent = _number(battery.get("level", ""))
-        sources = {"AC powered": "ac", "USB powered": "usb", "Wireless powered": "wireless", "Dock powered": "dock"}
+        sources = {
+            "AC powered": "ac",
+            "USB powered": "usb",
+            "Wireless powered": "wireless",
+            "Dock powered": "dock",
+        }
         found = [word for key, word in sources.items() if battery.get(key) == "true"]
         charging: str | None = "+".join(found) or "no"
     elif cells:

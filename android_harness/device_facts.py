@@ -24,10 +24,14 @@ FACTS_SCRIPT = "\n".join(
         "S id; cat /etc/machine-id 2>/dev/null",
         "S meminfo; head -n 3 /proc/meminfo",
         "S cpuinfo; cat /proc/cpuinfo",
-        "S clusters; for p in /sys/devices/system/cpu/cpufreq/policy*; do"
-        ' R "$p/related_cpus"; a=$v; R "$p/cpuinfo_max_freq"; echo "$a|$v"; done',
-        "S emulation; grep -m1 -o 'qemu-[a-z0-9_]*' /proc/self/smaps 2>/dev/null;"
-        " R /proc/sys/kernel/arch; echo \"kernel=$v\"",
+        (
+            "S clusters; for p in /sys/devices/system/cpu/cpufreq/policy*; do"
+            ' R "$p/related_cpus"; a=$v; R "$p/cpuinfo_max_freq"; echo "$a|$v"; done'
+        ),
+        (
+            "S emulation; grep -m1 -o 'qemu-[a-z0-9_]*' /proc/self/smaps 2>/dev/null;"
+            ' R /proc/sys/kernel/arch; echo "kernel=$v"'
+        ),
         "S end",
     ]
 )
@@ -140,7 +144,7 @@ def parse_facts(text: str) -> DeviceFacts:
 
 def parse_properties(text: str) -> dict[str, str]:
     """``getprop``'s lines ``[key]: [value]``; a value may go on over several lines."""
-    return {key: value for key, value in re.findall(r"^\[([^\]\n]+)\]: \[(.*?)\]$", text, re.M | re.S)}
+    return dict(re.findall(r"^\[([^\]\n]+)\]: \[(.*?)\]$", text, re.M | re.S))
 
 
 def _clusters(text: str) -> tuple[tuple[tuple[int, ...], float | None], ...]:

@@ -188,9 +188,7 @@ def _take_all(
         say(f"process {len(takes) + 1}")
         try:
             if runner.device.cool_c is not None:
-                hot = wait_cool(
-                    target, runner.device.cool_c, timeout_s=runner.device.cool_timeout_s, say=say
-                )
+                hot = wait_cool(target, runner.device.cool_c, timeout_s=runner.device.cool_timeout_s, say=say)
                 warnings += [hot] if hot and hot not in warnings else []
             before = snapshot_of(target)
             report = runner.run(job, limit_s)

@@ -83,7 +83,10 @@ def gauge_watts(gauge: Mapping[str, int | str]) -> tuple[float, str]:
     amperes = abs(current) / (1e3 if milli else 1e6)
     volts = voltage / (1e6 if voltage > 100_000 else 1e3)
     sign = "negative" if current < 0 else "positive"
-    return amperes * volts, f"current taken as {'mA' if milli else 'µA'}, {sign} while {gauge.get('status', 'unknown')}"
+    return (
+        amperes * volts,
+        f"current taken as {'mA' if milli else 'µA'}, {sign} while {gauge.get('status', 'unknown')}",
+    )
 
 
 def parse_hwmon(text: str) -> dict[str, float]:
@@ -149,7 +152,7 @@ class OdpmFiles(OdpmService):
     """The same rails through sysfs, where the shell may read it (mostly as root)."""
 
     name = "odpm-iio"
-    script = "for f in /sys/bus/iio/devices/iio:device*/energy_value; do cat \"$f\" 2>/dev/null; done"
+    script = 'for f in /sys/bus/iio/devices/iio:device*/energy_value; do cat "$f" 2>/dev/null; done'
 
     def rails(self) -> dict[str, float]:
         return compute_rails(parse_odpm_iio(self.text()))
@@ -160,7 +163,7 @@ class FuelGauge(_DeviceMeter):
 
     name = "fuel-gauge"
     script = READ_FUNCTION + (
-        "; for s in /sys/class/power_supply/*; do R \"$s/type\"; if [ \"$v\" = Battery ]; then"
+        '; for s in /sys/class/power_supply/*; do R "$s/type"; if [ "$v" = Battery ]; then'
         ' for k in status current_now voltage_now; do R "$s/$k"; echo "$k=$v"; done; break; fi; done'
     )
 
@@ -221,7 +224,9 @@ class PiPmic(_DeviceMeter):
         return watts
 
 
-def choose_device_meter(target: RemoteTarget, name: str | None, *, while_charging: bool = False) -> PowerMeter:
+def choose_device_meter(
+    target: RemoteTarget, name: str | None, *, while_charging: bool = False
+) -> PowerMeter:
     """The meter of that name, or the first that works: rails before the whole device.
 
     Raises:

@@ -56,7 +56,9 @@ def profile_content(facts: DeviceFacts, files: str, meminfo: str, name: str) -> 
     clusters = overlay.get("cpu", {}).get("clusters")
     memory = overlay.get("memory")
     if not clusters or not memory:
-        raise InputError(f"{facts.title} shows no /proc/cpuinfo or /proc/meminfo that a profile could rest on.")
+        raise InputError(
+            f"{facts.title} shows no /proc/cpuinfo or /proc/meminfo that a profile could rest on."
+        )
     sources = {key: value.replace(READ, read) for key, value in overlay["sources"].items()}
     sources["memory.app_budget_mib"] = "estimate: a quarter of the device's RAM"
     memory = {**memory, "app_budget_mib": max(1, memory["ram_mib"] // 4)}

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..device_profiles import DeviceProfile, list_profiles, load_profile
 from ..errors import EdgeoptError, InputError
-from .adb import AdbServer, AdbTarget, adb_targets
+from .adb import AdbTarget, adb_targets
+from .adb_server import AdbServer
 from .device_conditions import DeviceState, snapshot_of
 from .device_facts import DeviceFacts
 from .remote import RemoteTarget
@@ -28,7 +29,10 @@ class FoundDevice:
 
     def as_json(self) -> dict[str, Any]:
         """The object in the JSON list ``devices``."""
-        found: dict[str, Any] = {"address": self.address, "usable": self.problem is None and self.facts is not None}
+        found: dict[str, Any] = {
+            "address": self.address,
+            "usable": self.problem is None and self.facts is not None,
+        }
         if self.facts is not None:
             found |= self.facts.as_json()
         if self.state is not None:

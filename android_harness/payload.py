@@ -69,7 +69,8 @@ class Payload:
         if report is None:
             shown = last_line(done.stdout)[:80]
             raise DeviceError(
-                f"the runner on {where} ended well but printed no result (its last line: {shown!r}).", "garbage"
+                f"the runner on {where} ended well but printed no result (its last line: {shown!r}).",
+                "garbage",
             )
         return report
 
@@ -210,10 +211,16 @@ def parse_benchmark_model(done: Execution) -> Report | None:
         return None
     init, first, _, mean = (float(value) for value in summary.groups())
     spread = re.findall(rf"count=(\d+) first={_N} curr={_N} min={_N} max={_N} avg={_N} std={_N}", text)
-    memory = re.search(rf"overall={_N}|Overall peak memory footprint \(MB\).*?via periodic monitoring: {_N}", text)
+    memory = re.search(
+        rf"overall={_N}|Overall peak memory footprint \(MB\).*?via periodic monitoring: {_N}", text
+    )
     details: dict[str, Any] = {}
     if spread:
-        details = {"runs": int(spread[-1][0]), "min_ms": float(spread[-1][3]) / 1e3, "std_ms": float(spread[-1][6]) / 1e3}
+        details = {
+            "runs": int(spread[-1][0]),
+            "min_ms": float(spread[-1][3]) / 1e3,
+            "std_ms": float(spread[-1][6]) / 1e3,
+        }
     peak = next((float(value) for value in memory.groups() if value), None) if memory else None
     return Report((), init / 1e3, first / 1e3, peak, mean_ms=mean / 1e3, details=details)
 
@@ -249,7 +256,9 @@ def _explain(done: Execution, where: str) -> Exception:
     said = [line.removeprefix("runner: ") for line in done.stderr.splitlines() if line.startswith("runner: ")]
     text = f"{done.stdout}\n{done.stderr}".lower()
     if "no space left" in text:
-        return DeviceError(f"{where} has no space left for the runner's files: free some and run again.", "space")
+        return DeviceError(
+            f"{where} has no space left for the runner's files: free some and run again.", "space"
+        )
     if said:
         return InputError(f"the model can't be run on {where}: {said[-1].rstrip('.')}.")
     code = done.returncode
@@ -271,7 +280,9 @@ def _explain(done: Execution, where: str) -> Exception:
             f"the runner can't be started on {where}: {last_line(done.stderr)} (is the folder mounted noexec?).",
             "unusable",
         )
-    return DeviceError(f"the runner on {where} ended with exit code {code}: {last_line(done.stderr)}.", "crashed")
+    return DeviceError(
+        f"the runner on {where} ended with exit code {code}: {last_line(done.stderr)}.", "crashed"
+    )
 
 
 def inputs_of(arrays: Sequence[Any]) -> tuple[tuple[str, tuple[int, ...], str], ...]:

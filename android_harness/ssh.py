@@ -42,7 +42,11 @@ def parse_address(text: str) -> tuple[str | None, str, int | None]:
         host, port = rest, ""
     host = host.removeprefix("[").removesuffix("]")
     wrong = not host or host.startswith("-") or any(c.isspace() or c == "\0" for c in text)
-    if wrong or (at and not user) or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
+    if (
+        wrong
+        or (at and not user)
+        or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536))
+    ):
         raise InputError(f"ssh:{text} is not an address: write ssh:user@host or ssh:user@host:port.")
     return user or None, host, int(port) if port else None
 
@@ -79,10 +83,12 @@ class SshTarget(RemoteTarget):
     def base_folder(self) -> str:
         """The user's home: /tmp may be small, kept in memory or closed to programs."""
         if self._base is None:
-            done = self.script('cd && pwd -P', timeout_s=20.0)
+            done = self.script("cd && pwd -P", timeout_s=20.0)
             path = done.stdout.strip()
             if done.returncode != 0 or not path.startswith("/") or "\n" in path:
-                raise DeviceError(f"{self.name} has no home folder to work in: {last_line(done.stderr)}.", "refused")
+                raise DeviceError(
+                    f"{self.name} has no home folder to work in: {last_line(done.stderr)}.", "refused"
+                )
             self._base = path
         return self._base
 
@@ -167,7 +173,9 @@ class SshTarget(RemoteTarget):
             while data := await reader.read(1 << 18):
                 place += data
                 if len(place) > max(MAX_OUTPUT_BYTES, 1 << 28 if not stdin else 0):
-                    raise DeviceError(f"a command on {self.name} printed without end and was stopped.", "garbage")
+                    raise DeviceError(
+                        f"a command on {self.name} printed without end and was stopped.", "garbage"
+                    )
 
         async def feed() -> None:
             try:
@@ -269,15 +277,23 @@ class SshTarget(RemoteTarget):
                 "unusable",
             )
         if isinstance(error, asyncssh.KeyExchangeFailed):
-            return DeviceError(f"{self.name} and this ssh have no algorithm in common: {error.reason}.", "unusable")
+            return DeviceError(
+                f"{self.name} and this ssh have no algorithm in common: {error.reason}.", "unusable"
+            )
         if isinstance(error, asyncssh.ConfigParseError):
             return DeviceError(f"the ssh configuration can't be read: {error}.", "unusable")
         if isinstance(error, TimeoutError):
-            return DeviceError(f"{self.name} did not answer within {_CONNECT_S:g} s: is it switched on?", "lost")
+            return DeviceError(
+                f"{self.name} did not answer within {_CONNECT_S:g} s: is it switched on?", "lost"
+            )
         if isinstance(error, ConnectionRefusedError):
-            return DeviceError(f"{self.name} refuses connections: is its ssh server running, is the port right?", "lost")
+            return DeviceError(
+                f"{self.name} refuses connections: is its ssh server running, is the port right?", "lost"
+            )
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-        return DeviceError(f"{self.name} can't be reached ({reason.rstrip('.')}): is it up, is the address right?", "lost")
+        return DeviceError(
+            f"{self.name} can't be reached ({reason.rstrip('.')}): is it up, is the address right?", "lost"
+        )
 
     def _drop(self) -> None:
         link, self._link = self._link, None

@@ -147,7 +147,11 @@ def bench(
     )
     threads = numbers(num_threads, "--num-threads")
     if is_device(on):
-        unusable = {"--duration": duration is not None, "--rate": rate is not None, "--profile-ops": profile_ops}
+        unusable = {
+            "--duration": duration is not None,
+            "--rate": rate is not None,
+            "--profile-ops": profile_ops,
+        }
         refuse_device_options(on, {**unusable, "--runtime": runtime is not None})
         return bench_devices(
             reporter,

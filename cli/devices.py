@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
 
 def devices(
     hosts: Annotated[
-        list[str] | None, typer.Argument(help="Boards to look at by ssh: user@host or names of ~/.ssh/config.")
+        list[str] | None,
+        typer.Argument(help="Boards to look at by ssh: user@host or names of ~/.ssh/config."),
     ] = None,
     ssh_hosts: Annotated[
         bool, typer.Option("--ssh-hosts", help="Look at every host of ~/.ssh/config too.")
@@ -61,7 +62,9 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
         "soc": str(row.get("soc", "")),
         "system": str(row.get("os", "")),
         "ABI": str(next(iter(row.get("abis", ())), row.get("machine", ""))),
-        "battery": "" if battery is None else f"{battery}%" + (f", {charging}" if charging not in (None, "no") else ""),
+        "battery": ""
+        if battery is None
+        else f"{battery}%" + (f", {charging}" if charging not in (None, "no") else ""),
         "temperature": "" if celsius is None else f"{celsius:.1f} °C",
         "profile": ", ".join(row["profiles"]),
         "problem": str(row.get("problem") or ""),

@@ -24,7 +24,8 @@ Wait = Annotated[
     float, typer.Option("--wait", help="Seconds to wait for a device that is in use or was lost.")
 ]
 CoolDown = Annotated[
-    bool, typer.Option("--cool-down/--no-cool-down", help="Wait until a device is as cool as its profile says.")
+    bool,
+    typer.Option("--cool-down/--no-cool-down", help="Wait until a device is as cool as its profile says."),
 ]
 AcceptHostKey = Annotated[
     bool, typer.Option("--accept-host-key", help="Take and remember an ssh host key that isn't known.")

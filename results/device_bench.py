@@ -254,7 +254,9 @@ class _Device:
         tried = session.target.script(" ".join([*on_cpus([], chosen), "true"]))
         if tried.returncode == 0:
             return chosen
-        words = f"{self.target.name} can't run on CPUs {', '.join(map(str, chosen))} ({last_line(tried.stderr)})"
+        words = (
+            f"{self.target.name} can't run on CPUs {', '.join(map(str, chosen))} ({last_line(tried.stderr)})"
+        )
         if asked:
             raise InputError(f"{words}: choose others with --cpu-affinity.")
         self.outcome.warnings.append(f"{words}: the scheduler chose")
@@ -265,9 +267,7 @@ class _Device:
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         if not payload.gives_outputs:
             return [], None
-        return inputs_for_device(
-            session, artifact, payload, self.options.inputs, self.device.timeout_s
-        )
+        return inputs_for_device(session, artifact, payload, self.options.inputs, self.device.timeout_s)
 
     def _pin(self, session: DeviceSession) -> dict[str, str]:
         from ..android_harness.device_conditions import pin_governor

@@ -35,7 +35,11 @@ def device_records(
 
 
 def device_energy_records(
-    energy: Energy, artifact: Artifact, measurement: DeviceMeasurement, session: DeviceSession, profile: str | None
+    energy: Energy,
+    artifact: Artifact,
+    measurement: DeviceMeasurement,
+    session: DeviceSession,
+    profile: str | None,
 ) -> list[Record]:
     """Energy of one inference and the power drawn meanwhile, by one of the device's own meters."""
     shared = _shared(artifact, measurement, session, profile)
@@ -89,9 +93,15 @@ def _timings(measurement: DeviceMeasurement, shared: dict[str, Any]) -> list[Rec
     }  # fmt: skip
     found = [
         Record(
-            "latency_ms", summary.median_ms, summary.ci95, unit="ms", details=details,
-            warnings=measurement.warnings, samples=tuple(tuple(r.times_ms) for r in reports), **shared,
-        )  # fmt: skip
+            "latency_ms",
+            summary.median_ms,
+            summary.ci95,
+            unit="ms",
+            details=details,
+            warnings=measurement.warnings,
+            samples=tuple(tuple(r.times_ms) for r in reports),
+            **shared,
+        )
     ]
     columns: dict[str, Sequence[float | None]] = {
         "first_inference_ms": [r.first_inference_ms for r in reports],

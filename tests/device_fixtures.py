@@ -14,7 +14,8 @@ import pytest
 from device_daemon import Daemon
 from device_standins import NativePhone, OpenSshServer, free_port
 
-from edgeopt.android_harness.adb import AdbServer, AdbTarget
+from edgeopt.android_harness.adb import AdbTarget
+from edgeopt.android_harness.adb_server import AdbServer
 from edgeopt.errors import EdgeoptError
 
 

@@ -68,7 +68,9 @@ def write_script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def phone_tools(folder: Path, serial: str, properties: Mapping[str, str] = PIXEL7, machine: str = "aarch64") -> None:
+def phone_tools(
+    folder: Path, serial: str, properties: Mapping[str, str] = PIXEL7, machine: str = "aarch64"
+) -> None:
     """getprop, dumpsys, settings and uname of a phone, as shell scripts that print files beside them."""
     lines = {**properties, "ro.serialno": serial}
     write_script(folder / "props.txt", "".join(f"[{key}]: [{value}]\n" for key, value in lines.items()))
@@ -122,7 +124,7 @@ class NativePhone:
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                place = os.readlink(entry / "cwd")
+                place = str((entry / "cwd").readlink())
             except OSError:
                 continue
             if place.startswith(str(self.base) + "/"):
@@ -133,9 +135,28 @@ class NativePhone:
 class Arm64Root:
     """A root folder in which everything is arm64 code under QEMU (proot, no privileges)."""
 
-    APPLETS = (
-        "sh ls cat echo sleep sha256sum timeout taskset mkdir rm grep head tr kill id env chmod uname_ printf rmdir"
-    ).split()
+    APPLETS = [
+        "sh",
+        "ls",
+        "cat",
+        "echo",
+        "sleep",
+        "sha256sum",
+        "timeout",
+        "taskset",
+        "mkdir",
+        "rm",
+        "grep",
+        "head",
+        "tr",
+        "kill",
+        "id",
+        "env",
+        "chmod",
+        "uname_",
+        "printf",
+        "rmdir",
+    ]
 
     def __init__(self, folder: Path, core: str = "cortex-a76") -> None:
         from edgeopt.android_harness.emulator.cpu import Cpu, write_identity

@@ -40,4 +40,6 @@ def fetch(name: str) -> Path:
 def library_path(folder: Path) -> str:
     """``LD_LIBRARY_PATH`` for a tool of :func:`fetch`."""
     found = [*folder.glob("usr/lib/*-linux-gnu"), *folder.glob("lib/*-linux-gnu")]
-    return ":".join([str(path) for path in found] + os.environ.get("LD_LIBRARY_PATH", "").split(":")).strip(":")
+    return ":".join([str(path) for path in found] + os.environ.get("LD_LIBRARY_PATH", "").split(":")).strip(
+        ":"
+    )

@@ -13,7 +13,8 @@ import pytest
 from device_fixtures import Phone
 from device_standins import free_port
 
-from edgeopt.android_harness.adb import AdbServer, AdbTarget, adb_targets
+from edgeopt.android_harness.adb import AdbTarget, adb_targets
+from edgeopt.android_harness.adb_server import AdbServer
 from edgeopt.android_harness.remote import DeviceError, new_folder
 from edgeopt.errors import EdgeoptError, InputError
 
@@ -23,7 +24,9 @@ AWKWARD = "a b'c\"d$(touch hacked)`touch hacked`\\ \n;é&|>*"
 
 def test_exit_code_and_both_streams_come_back(phones: Phones) -> None:
     target = phones().target()
-    done = target.execute(["sh", "-c", 'echo "$A"; echo err >&2; exit 7'], timeout_s=20, environment={"A": AWKWARD})
+    done = target.execute(
+        ["sh", "-c", 'echo "$A"; echo err >&2; exit 7'], timeout_s=20, environment={"A": AWKWARD}
+    )
     assert (done.returncode, done.stdout, done.stderr) == (7, AWKWARD + "\n", "err\n")
     assert target.execute(["sh", "-c", "kill -SEGV $$"], timeout_s=20).returncode == 139
 
@@ -88,7 +91,9 @@ def test_commands_run_side_by_side(phones: Phones) -> None:
     target = phones().target()
     seen: list[str] = []
     threads = [
-        threading.Thread(target=lambda i=i: seen.append(target.execute(["echo", str(i)], timeout_s=20).stdout))
+        threading.Thread(
+            target=lambda i=i: seen.append(target.execute(["echo", str(i)], timeout_s=20).stdout)
+        )
         for i in range(8)
     ]
     for thread in threads:
@@ -118,7 +123,10 @@ def test_each_state_of_a_device_has_its_sentence(state: str, words: str) -> None
 
 
 def test_an_old_server_is_named_and_left_alone() -> None:
-    with _ServerStandIn(version=32) as port, pytest.raises(EdgeoptError, match=r"version 1\.0\.32, older than 1\.0\.39"):
+    with (
+        _ServerStandIn(version=32) as port,
+        pytest.raises(EdgeoptError, match=r"version 1\.0\.32, older than 1\.0\.39"),
+    ):
         AdbServer(port).devices()
 
 
@@ -188,5 +196,7 @@ class _ServerStandIn:
                 if len(head) < 4:
                     continue
                 request = link.recv(int(head, 16)).decode()
-                answer = {"host:version": f"{self.version:04x}", "host:devices": self.devices}.get(request, "")
+                answer = {"host:version": f"{self.version:04x}", "host:devices": self.devices}.get(
+                    request, ""
+                )
                 link.sendall(b"OKAY" + f"{len(answer):04x}{answer}".encode())

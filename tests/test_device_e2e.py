@@ -20,7 +20,7 @@ from device_daemon import Daemon
 from device_fixtures import Phone
 from device_standins import Arm64Root, OpenSshServer, fake_payload, phone_tools, write_script
 
-from edgeopt.android_harness.adb import AdbServer
+from edgeopt.android_harness.adb_server import AdbServer
 from edgeopt.android_harness.device_measure import DeviceOptions, measure_on_device
 from edgeopt.android_harness.device_power import (
     FuelGauge,
@@ -83,7 +83,11 @@ def test_pixel7_over_adb(
     code, found = run(capsys, "devices")
     (device,) = found["devices"]  # type: ignore[misc]
     assert code == 0 and device["address"] == f"adb:{serial}" and device["profiles"] == ["pixel7"]
-    assert device["battery_percent"] == 81 and device["temperature_c"] == 30.2 and device["emulated_by"] == "QEMU"
+    assert (
+        device["battery_percent"] == 81
+        and device["temperature_c"] == 30.2
+        and device["emulated_by"] == "QEMU"
+    )
 
     model = tmp_path / "my $(touch hacked) 'model'.pte"
     model.write_bytes((emulated_models / "cnn_int8.pte").read_bytes())
@@ -203,7 +207,9 @@ def test_meters_that_cannot_be_used_say_why(phones: Phones) -> None:
     with pytest.raises(InputError, match="no device has a power meter 'x'"):
         choose_device_meter(target, "x")
     if not list(Path("/sys/class/power_supply").glob("*/current_now")):
-        with pytest.raises(InputError, match=r"odpm: the power statistics service shows no rails; odpm-iio: "):
+        with pytest.raises(
+            InputError, match=r"odpm: the power statistics service shows no rails; odpm-iio: "
+        ):
             choose_device_meter(target, None)
     assert OdpmService(target).problem() and (Ina3221(target).problem() or os.path.exists("/sys/class/hwmon"))
 
@@ -228,7 +234,9 @@ def test_all_devices_at_once_in_one_table(
     monkeypatch.setattr("edgeopt.android_harness.device_measure._parity", lambda *everything: None)
     one, two = phones("ONE"), phones("TWO")
     bases = {f"127.0.0.1:{phone.daemon.port}": phone.device.base for phone in (one, two)}
-    monkeypatch.setattr("edgeopt.android_harness.adb.AdbTarget.base_folder", lambda self: str(bases[self.serial]))
+    monkeypatch.setattr(
+        "edgeopt.android_harness.adb.AdbTarget.base_folder", lambda self: str(bases[self.serial])
+    )
     model = tmp_path / "m.tflite"
     model.write_bytes(b"x")
     np.savez(tmp_path / "in.npz", image=np.zeros(4, np.float32))

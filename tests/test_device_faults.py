@@ -50,7 +50,11 @@ def taken_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bench(
-    phones: Sequence[Phone], files: Sequence[Artifact], folder: Path, body: str = "", measure: MeasureOptions = QUICK,
+    phones: Sequence[Phone],
+    files: Sequence[Artifact],
+    folder: Path,
+    body: str = "",
+    measure: MeasureOptions = QUICK,
     **options: object,
 ) -> tuple[BenchResult, list[str]]:
     payload = fake_payload(folder, body)
@@ -153,7 +157,9 @@ def test_a_hung_runner_is_stopped_and_the_next_file_goes_on(
     assert_clean(phone)
 
 
-def test_a_cable_pulled_for_a_moment_costs_nothing(phones: Phones, files: list[Artifact], tmp_path: Path) -> None:
+def test_a_cable_pulled_for_a_moment_costs_nothing(
+    phones: Phones, files: list[Artifact], tmp_path: Path
+) -> None:
     phone = phones()
     phone.daemon.faults.match = "./fake_runner"
     phone.daemon.faults.skip, phone.daemon.faults.drop_shell = 1, 1
@@ -202,7 +208,9 @@ def test_no_space_left_on_the_device(phones: Phones, files: list[Artifact], tmp_
     assert_clean(phone)
 
 
-def test_a_file_damaged_on_the_way_is_pushed_again_once(phones: Phones, files: list[Artifact], tmp_path: Path) -> None:
+def test_a_file_damaged_on_the_way_is_pushed_again_once(
+    phones: Phones, files: list[Artifact], tmp_path: Path
+) -> None:
     phone = phones()
     phone.daemon.faults.corrupt_push = 1
     result, _ = bench([phone], files[:1], tmp_path)
@@ -213,9 +221,14 @@ def test_a_file_damaged_on_the_way_is_pushed_again_once(phones: Phones, files: l
     assert_clean(phone)
 
 
-def test_a_32_bit_device_and_an_old_android_are_refused(phones: Phones, files: list[Artifact], tmp_path: Path) -> None:
+def test_a_32_bit_device_and_an_old_android_are_refused(
+    phones: Phones, files: list[Artifact], tmp_path: Path
+) -> None:
     old, narrow = phones("OLD"), phones("NARROW")
-    for phone, key, value in ((old, "ro.build.version.sdk", "24"), (narrow, "ro.product.cpu.abilist", "armeabi-v7a")):
+    for phone, key, value in (
+        (old, "ro.build.version.sdk", "24"),
+        (narrow, "ro.product.cpu.abilist", "armeabi-v7a"),
+    ):
         path = phone.device.tools / "props.txt"
         path.write_text(re.sub(rf"\[{key}\]: \[[^\]]*\]", f"[{key}]: [{value}]", path.read_text()))
     with pytest.raises(EdgeoptError, match=r"\(API 24\); Android 8\.0 \(API 26\) is the oldest"):
@@ -239,12 +252,16 @@ def test_the_other_devices_go_on(phones: Phones, files: list[Artifact], tmp_path
     result, _ = bench([good, bad], files, tmp_path)
     assert {r.target for r in result.run.records if r.metric == "latency_ms"} == {f"adb:{good.serial}"}
     assert len(latencies(result)) == 2
-    assert all(f"adb:{bad.serial}" in str(failure) for failure in result.failures) and len(result.failures) == 2
+    assert (
+        all(f"adb:{bad.serial}" in str(failure) for failure in result.failures) and len(result.failures) == 2
+    )
     assert_clean(good)
     assert_clean(bad)
 
 
-def test_bad_conditions_are_repeated_and_left_out(phones: Phones, files: list[Artifact], tmp_path: Path) -> None:
+def test_bad_conditions_are_repeated_and_left_out(
+    phones: Phones, files: list[Artifact], tmp_path: Path
+) -> None:
     """The device throttles in one process only: the runner raises the status, and the next one lowers it."""
     phone = phones()
     hot = phone.device.tools / "hot.txt"
@@ -281,7 +298,9 @@ def test_a_hot_device_is_waited_for_and_measured_when_the_limit_is_over(
     path.write_text(THERMAL.replace("mValue=30.2", "mValue=39.0"))
     result, _ = bench([phone], files[:1], tmp_path, cool_timeout_s=0.3)
     latency = next(r for r in result.run.records if r.metric == "latency_ms")
-    assert any(re.search(r"was still at 39 °C after \d s of cooling \(goal 33 °C\)", w) for w in latency.warnings)
+    assert any(
+        re.search(r"was still at 39 °C after \d s of cooling \(goal 33 °C\)", w) for w in latency.warnings
+    )
 
 
 def test_a_lease_keeps_two_from_one_device(phones: Phones, files: list[Artifact], tmp_path: Path) -> None:
@@ -381,9 +400,14 @@ def test_two_hundred_random_faults(phones: Phones, files: list[Artifact], tmp_pa
         except EdgeoptError as error:
             failed += 1
             sentences = [str(error)]
-            assert match != "./fake_runner" or skip < RUNS_A_FILE or kind.startswith("push"), f"{where}: {error}"
+            assert match != "./fake_runner" or skip < RUNS_A_FILE or kind.startswith("push"), (
+                f"{where}: {error}"
+            )
         assert time.monotonic() - started < 30, where
-        assert all(len(s) < 400 and "\n" not in s and "Traceback" not in s for s in sentences), (where, sentences)
+        assert all(len(s) < 400 and "\n" not in s and "Traceback" not in s for s in sentences), (
+            where,
+            sentences,
+        )
         phone.daemon.faults = type(phone.daemon.faults)()
         phone.daemon._away_until = 0.0
         assert phone.target().wait_back(20), where

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import getpass
 import os
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from device_standins import OpenSshServer
+from device_standins import OpenSshServer, fake_payload
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeopt.android_harness.measure import MeasureOptions
 from edgeopt.android_harness.remote import DeviceError, new_folder
 from edgeopt.android_harness.ssh import SshTarget, configured_hosts, parse_address
 from edgeopt.errors import InputError
+from edgeopt.results.artifacts import Artifact
+from edgeopt.results.device_bench import DeviceBenchOptions, bench_on_devices
 
 AWKWARD = "a b'c\"d$(touch hacked)`touch hacked`\\ \n;é&|>*"
 
@@ -31,7 +36,9 @@ def board(server: OpenSshServer, **options: object) -> SshTarget:
 
 def test_exit_code_streams_and_environment(ssh_server: OpenSshServer) -> None:
     target = board(ssh_server)
-    done = target.execute(["sh", "-c", 'echo "$A"; echo err >&2; exit 7'], timeout_s=20, environment={"A": AWKWARD})
+    done = target.execute(
+        ["sh", "-c", 'echo "$A"; echo err >&2; exit 7'], timeout_s=20, environment={"A": AWKWARD}
+    )
     assert (done.returncode, done.stdout, done.stderr) == (7, AWKWARD + "\n", "err\n")
     assert target.execute(["sh", "-c", "kill -9 $$"], timeout_s=20).returncode == 137
     target.close()
@@ -66,7 +73,9 @@ def test_a_hanging_command_and_a_reset_connection(ssh_server: OpenSshServer) -> 
     target.close()
 
 
-def test_an_unknown_key_is_refused_unless_accepted_and_a_changed_one_always(ssh_server: OpenSshServer) -> None:
+def test_an_unknown_key_is_refused_unless_accepted_and_a_changed_one_always(
+    ssh_server: OpenSshServer,
+) -> None:
     known = ssh_server.known_hosts.read_text()
     ssh_server.known_hosts.write_text("")
     refusing = board(ssh_server)
@@ -120,7 +129,9 @@ def test_addresses(text: str, parts: tuple[str | None, str, int | None]) -> None
     assert parse_address(text) == parts
 
 
-@pytest.mark.parametrize("text", ["", "@board", "pi@", "-oProxyCommand=x", "a b", "pi@b:0", "pi@b:99999", "pi@b:x"])
+@pytest.mark.parametrize(
+    "text", ["", "@board", "pi@", "-oProxyCommand=x", "a b", "pi@b:0", "pi@b:99999", "pi@b:x"]
+)
 def test_wrong_addresses_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not an address"):
         parse_address(text)
@@ -137,3 +148,38 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 
 def test_without_a_configuration_there_are_no_hosts(tmp_path: Path) -> None:
     assert configured_hosts(tmp_path / "none") == []
+
+
+def test_a_connection_reset_in_the_middle_is_survived(
+    ssh_server: OpenSshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd and all its children are killed while the runner runs, and come back."""
+    monkeypatch.setenv("EDGEOPT_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr("edgeopt.android_harness.device_facts.DeviceFacts.problem", lambda self: None)
+    monkeypatch.setattr("edgeopt.android_harness.device_facts._emulation", lambda *facts: None)
+    target = board(ssh_server)
+    monkeypatch.setattr(target, "base_folder", lambda: str(tmp_path))
+    started = tmp_path / "started"
+    payload = fake_payload(
+        tmp_path, f"n=$(cat '{started}' 2>/dev/null | wc -l); echo >> '{started}'; [ $n = 1 ] && sleep 5"
+    )
+    (tmp_path / "m.tflite").write_bytes(b"x")
+    np.savez(tmp_path / "in.npz", image=np.zeros(4, np.float32))
+
+    def reset() -> None:
+        while not started.exists() or len(started.read_text()) < 2:
+            time.sleep(0.02)
+        ssh_server.stop()
+        ssh_server.start()
+
+    thread = threading.Thread(target=reset)
+    thread.start()
+    options = MeasureOptions(processes=2, max_time_s=0.1, num_runs=8, inputs=tmp_path / "in.npz")
+    device = DeviceBenchOptions(make_payload=lambda runtime: payload, compare_with_host=False, recover_s=20.0)
+    result, _ = bench_on_devices(
+        [target], [Artifact(tmp_path / "m.tflite", "m.tflite", "tflite")], options, device
+    )
+    thread.join()
+    assert not result.failures
+    assert len([r for r in result.run.records if r.metric == "latency_ms"]) == 1
+    assert not list(tmp_path.glob("edgeopt-run-*"))
