@@ -1,8 +1,7 @@
 """A phone behind adb: the real adb server does the transport, adbutils brings it along and speaks to it.
 
-The server that already runs is used whatever its version (its protocol has not changed for years), so that
-nobody's adb session is ended; one is started only when none runs. The shell protocol (v2) keeps stdout,
-stderr and the exit code apart and tells an ended command from a cut wire.
+The shell protocol (v2) keeps stdout, stderr and the exit code apart and tells an ended command from a cut
+wire.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .adb_server import REPLY_S, AdbServer, kind_of
-from .remote import MAX_OUTPUT_BYTES, DeviceError, RemoteTarget, private_path, quoted, shown
+from .remote import MAX_OUTPUT_BYTES, DeviceError, RemoteTarget, last_line, private_path, quoted, shown
 
 if TYPE_CHECKING:
     from adbutils import AdbConnection
@@ -174,8 +173,6 @@ class AdbTarget(RemoteTarget):
             time.sleep(min(_POLL_S, max(0.0, end - time.monotonic())))
 
     def _ok(self, line: str, failure: str) -> None:
-        from .remote import last_line
-
         done = self.script(line)
         if done.returncode != 0:
             raise DeviceError(f"{failure} on {self.name}: {last_line(done.stderr)}.", kind_of(done.stderr))

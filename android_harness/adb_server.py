@@ -1,4 +1,8 @@
-"""The adb server of this machine: found or started, never stopped, and asked what is attached."""
+"""The adb server of this machine: found or started, never stopped, and asked what is attached.
+
+A server that already runs is used whatever its version (its protocol has not changed for years), so that
+nobody's adb session is ended; one is started only when none runs.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ device itself slowed down or reported as disturbed, so that it is repeated and n
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 from .conditions import Conditions
 from .device_facts import MARK, READ_FUNCTION, sections
-from .remote import DeviceError, RemoteTarget
+from .remote import DeviceError, RemoteTarget, last_line
 
 SNAPSHOT_SCRIPT = "\n".join(
     [
@@ -319,11 +320,30 @@ def _number(text: str) -> float | None:
     return float(word)
 
 
-def pin_governor(target: RemoteTarget, prefix: tuple[str, ...]) -> dict[str, str]:
-    """Set every cluster's governor to ``performance`` as root; the old ones, to be given back.
+Root = Callable[[list[str]], list[str]]
 
-    Args:
-        prefix: what makes a command root's (``su 0``, ``sudo -n``, or nothing).
+
+def find_root(target: RemoteTarget) -> Root:
+    """How a command becomes root's on this device: as it is, by ``su`` (its two dialects), or by ``sudo``.
+
+    Raises:
+        DeviceError: none of them works without a question.
+    """
+    roads: tuple[Root, ...] = (
+        lambda words: words,
+        lambda words: ["su", "0", *words],  # AOSP's
+        lambda words: ["su", "-c", shlex.join(words)],  # Magisk's
+        lambda words: ["sudo", "-n", *words],
+    )
+    for road in roads:
+        done = target.execute(road(["id", "-u"]), timeout_s=20.0)
+        if done.returncode == 0 and done.stdout.strip() == "0":
+            return road
+    raise DeviceError(f"{target.name} gives no root (neither su nor sudo without a password).", "refused")
+
+
+def pin_governor(target: RemoteTarget, root: Root) -> dict[str, str]:
+    """Set every cluster's governor to ``performance``; the old ones (file -> name), to be given back.
 
     Raises:
         DeviceError: it isn't allowed.
@@ -333,18 +353,21 @@ def pin_governor(target: RemoteTarget, prefix: tuple[str, ...]) -> dict[str, str
         for p in snapshot_of(target).policies
         if p.governor
     }
-    set_governors(target, prefix, dict.fromkeys(before, "performance"))
+    set_governors(target, root, dict.fromkeys(before, "performance"))
     return before
 
 
-def set_governors(target: RemoteTarget, prefix: tuple[str, ...], wanted: dict[str, str]) -> None:
-    """Write governors: file -> name."""
+def set_governors(target: RemoteTarget, root: Root, wanted: dict[str, str]) -> None:
+    """Write governors: file -> name.
+
+    Raises:
+        DeviceError: it isn't allowed.
+    """
     for path, governor in wanted.items():
-        script = 'echo "$1" > "$2"'
-        done = target.execute([*prefix, "sh", "-c", script, "sh", governor, path], timeout_s=20.0)
+        words = ["sh", "-c", 'echo "$1" > "$2"', "sh", governor, path]
+        done = target.execute(root(words), timeout_s=20.0)
         if done.returncode != 0:
             raise DeviceError(
-                f"the governor of {target.name} can't be set to {governor}: it needs root "
-                f"({(done.stderr.strip().splitlines() or ['no message'])[-1][:120]}).",
+                f"the governor of {target.name} can't be set to {governor} ({last_line(done.stderr)}).",
                 "refused",
             )

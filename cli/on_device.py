@@ -73,12 +73,9 @@ def bench_devices(
     artifacts = find_artifacts(files, formats)
     chosen = load_profile(profile) if profile else None
     targets = targets_of(on, accept_host_key=accept_host_key)
-    prefix: tuple[str, ...] | None = None
-    if allow_root:
-        prefix = ("su", "0") if on.startswith("adb") else ("sudo", "-n")
     device = DeviceBenchOptions(
         profile=chosen, runner=runner, wait_s=wait_s, recover_s=wait_s, cool_down=cool_down, power=power,
-        while_charging=while_charging, governor_prefix=prefix,
+        while_charging=while_charging, allow_root=allow_root,
     )  # fmt: skip
     with _lines(reporter, len(targets)) as say:
         result, warnings = bench_on_devices(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ class DeviceBenchOptions:
     timeout_s: float = 300.0
     power: str | None = None
     while_charging: bool = False
-    governor_prefix: tuple[str, ...] | None = None
+    allow_root: bool = False
     make_payload: Callable[[str], Payload] | None = None
     compare_with_host: bool = True
 
@@ -133,6 +134,7 @@ class _Device:
     ) -> None:  # fmt: skip
         self.target, self.artifacts, self.options, self.device = target, artifacts, options, device
         self.threads, self._stop, self._say, self.outcome = threads, stop, say, outcome
+        self._given_up = False
 
     def run(self) -> None:
         session = DeviceSession(
@@ -157,24 +159,27 @@ class _Device:
 
     def _all(self, session: DeviceSession) -> None:
         profile = self._profile(session)
-        governors = self._pin(session)
-        try:
+        with self._governors(session):
             for artifact in self.artifacts:
                 for count in self.threads:
-                    try:
-                        self._one(session, artifact, count, profile)
-                    except _Stopped:
-                        raise
-                    except DeviceError as error:
-                        self.outcome.failures.append(error)
-                        if error.kind in ("lost", "unusable", "space"):
-                            return
+                    if not self._try(session, artifact, count, profile):
                         break
-                    except EdgeoptError as error:
-                        self.outcome.failures.append(error)
-                        break
-        finally:
-            self._unpin(session, governors)
+                if self._given_up:
+                    return
+
+    def _try(
+        self, session: DeviceSession, artifact: Artifact, count: int, profile: DeviceProfile | None
+    ) -> bool:
+        """Measure one file; False when it failed, and ``_given_up`` when the device did."""
+        try:
+            self._one(session, artifact, count, profile)
+        except _Stopped:
+            raise
+        except EdgeoptError as error:
+            self.outcome.failures.append(error)
+            self._given_up = isinstance(error, DeviceError) and error.kind in ("lost", "unusable", "space")
+            return False
+        return True
 
     def _one(
         self, session: DeviceSession, artifact: Artifact, count: int, profile: DeviceProfile | None
@@ -269,24 +274,28 @@ class _Device:
             return [], None
         return inputs_for_device(session, artifact, payload, self.options.inputs, self.device.timeout_s)
 
-    def _pin(self, session: DeviceSession) -> dict[str, str]:
-        from ..android_harness.device_conditions import pin_governor
+    @contextmanager
+    def _governors(self, session: DeviceSession) -> Iterator[None]:
+        """With ``allow_root``: the governor ``performance``, and the old one back at the end."""
+        from ..android_harness.device_conditions import find_root, pin_governor, set_governors
 
-        if self.device.governor_prefix is None:
-            return {}
+        if not self.device.allow_root:
+            yield
+            return
         try:
-            return pin_governor(session.target, self.device.governor_prefix)
+            root = find_root(session.target)
+            before = pin_governor(session.target, root)
         except DeviceError as error:
-            self.outcome.warnings.append(str(error).rstrip("."))
-            return {}
-
-    def _unpin(self, session: DeviceSession, governors: dict[str, str]) -> None:
-        from ..android_harness.device_conditions import set_governors
-
+            self.outcome.warnings.append(f"the governor was not set: {str(error).rstrip('.')}")
+            yield
+            return
         try:
-            set_governors(session.target, self.device.governor_prefix or (), governors)
-        except DeviceError as error:
-            self.outcome.warnings.append(f"the old governor was not given back: {str(error).rstrip('.')}")
+            yield
+        finally:
+            try:
+                set_governors(session.target, root, before)
+            except DeviceError as error:
+                self.outcome.warnings.append(f"the old governor was not given back: {str(error).rstrip('.')}")
 
 
 def big_cpus(session: DeviceSession, profile: DeviceProfile | None) -> tuple[int, ...] | None:

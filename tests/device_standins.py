@@ -132,31 +132,11 @@ class NativePhone:
         return found
 
 
+APPLETS = "sh ls cat echo sleep sha256sum timeout taskset mkdir rm grep head tr kill id env chmod printf rmdir uname"
+
+
 class Arm64Root:
     """A root folder in which everything is arm64 code under QEMU (proot, no privileges)."""
-
-    APPLETS = [
-        "sh",
-        "ls",
-        "cat",
-        "echo",
-        "sleep",
-        "sha256sum",
-        "timeout",
-        "taskset",
-        "mkdir",
-        "rm",
-        "grep",
-        "head",
-        "tr",
-        "kill",
-        "id",
-        "env",
-        "chmod",
-        "uname_",
-        "printf",
-        "rmdir",
-    ]
 
     def __init__(self, folder: Path, core: str = "cortex-a76") -> None:
         from edgeopt.android_harness.emulator.cpu import Cpu, write_identity
@@ -165,9 +145,10 @@ class Arm64Root:
         self.toolchain = load()
         self.proot = device_tools.fetch("proot")
         self.root_folder = folder
+        self.seen: list[str] = []  # the shell lines that were run
         (folder / "bin").mkdir(parents=True)
         shutil.copy(device_tools.fetch("busybox") / "bin" / "busybox", folder / "bin" / "busybox")
-        for name in (*self.APPLETS, "uname"):
+        for name in APPLETS.split():
             (folder / "bin" / name).symlink_to("busybox")
         for name in ("dev", "tmp", "proc", "etc", "data/local/tmp", "home/pi"):
             (folder / name).mkdir(parents=True)

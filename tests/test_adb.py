@@ -46,7 +46,7 @@ def test_files_travel_whole_under_any_name(phones: Phones, tmp_path: Path) -> No
 
 
 def test_pulling_what_is_not_there_says_so_and_leaves_no_file(phones: Phones, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match="could not be copied from adb:.*No such file"):
+    with pytest.raises(DeviceError, match=r"could not be copied from adb:.*No such file"):
         phones().target().pull("/nowhere/x", tmp_path / "x")
     assert list(tmp_path.glob("x*")) == []
 

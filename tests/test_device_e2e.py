@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -61,6 +60,7 @@ def pixel(own_folders: Path, adb_server: AdbServer, tmp_path: Path) -> Iterator[
     for name in ("uname", "taskset"):  # busybox's own are real arm64 ones
         root.root(f"/system/bin/{name}").unlink()
     with Daemon(root.shell, root.root) as daemon:
+        root.seen = daemon.faults.seen
         serial = f"127.0.0.1:{daemon.port}"
         adb_server.reconnect(serial)
         yield serial, root
@@ -89,12 +89,23 @@ def test_pixel7_over_adb(
         and device["emulated_by"] == "QEMU"
     )
 
+    governor = root.root("/sys/devices/system/cpu/cpufreq/policy0/scaling_governor")
+    governor.parent.mkdir(parents=True)
+    governor.write_text("schedutil\n")
     model = tmp_path / "my $(touch hacked) 'model'.pte"
     model.write_bytes((emulated_models / "cnn_int8.pte").read_bytes())
     golden = np.load(emulated_models / "golden.npz")["cnn/input"]
     np.savez(tmp_path / "in.npz", image=golden)
     code, found = run(
-        capsys, "bench", str(model), "--on", "adb", "--inputs", str(tmp_path / "in.npz"), "--no-store"
+        capsys,
+        "bench",
+        str(model),
+        "--on",
+        "adb",
+        "--inputs",
+        str(tmp_path / "in.npz"),
+        "--no-store",
+        "--allow-root",
     )
     measurements: list[dict[str, object]] = found["measurements"]  # type: ignore[assignment]
     assert code == 0 and {m["metric"] for m in measurements} == {"cosine", "size_bytes"}
@@ -104,6 +115,9 @@ def test_pixel7_over_adb(
     assert parity["conditions"]["profile"] == "pixel7"  # type: ignore[index]
     assert any("no latency" in warning for warning in found["warnings"])  # type: ignore[union-attr]
     assert root.leftovers() == [] and not list(tmp_path.rglob("hacked"))
+
+    # The governor was set to performance and given back.
+    assert any("performance" in line for line in root.seen) and governor.read_text() == "schedutil\n"
 
     # A profile from what it says of itself, and the profile that doesn't fit it.
     code, found = run(capsys, "profiles", "new", "mine", "--from", f"adb:{serial}")
@@ -211,7 +225,7 @@ def test_meters_that_cannot_be_used_say_why(phones: Phones) -> None:
             InputError, match=r"odpm: the power statistics service shows no rails; odpm-iio: "
         ):
             choose_device_meter(target, None)
-    assert OdpmService(target).problem() and (Ina3221(target).problem() or os.path.exists("/sys/class/hwmon"))
+    assert OdpmService(target).problem() and (Ina3221(target).problem() or Path("/sys/class/hwmon").exists())
 
 
 def test_a_charging_phone_is_refused_unless_told(phones: Phones, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,7 +216,7 @@ def test_a_file_damaged_on_the_way_is_pushed_again_once(
     result, _ = bench([phone], files[:1], tmp_path)
     assert not result.failures
     phone.daemon.faults.corrupt_push = 9
-    with pytest.raises(EdgeoptError, match="arrived damaged on adb:.*twice"):
+    with pytest.raises(EdgeoptError, match=r"arrived damaged on adb:.*twice"):
         bench([phone], files[:1], tmp_path)
     assert_clean(phone)
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edgeopt.android_harness.device_conditions import (
     DeviceState,
     Policy,
+    find_root,
     judge_device,
     mean_mhz,
     parse_residency,
@@ -37,7 +38,14 @@ from edgeopt.android_harness.device_power import (
 from edgeopt.android_harness.device_profile import to_toml
 from edgeopt.android_harness.payload import parse_benchmark_model, parse_executor_runner, parse_own
 from edgeopt.android_harness.power_meters import pmic_watts
-from edgeopt.android_harness.remote import DeviceError, new_folder, private_path, quoted, shell_line
+from edgeopt.android_harness.remote import (
+    DeviceError,
+    RemoteTarget,
+    new_folder,
+    private_path,
+    quoted,
+    shell_line,
+)
 from edgeopt.android_harness.target import Execution
 from edgeopt.errors import InputError
 
@@ -306,6 +314,35 @@ def test_the_official_runners_are_understood() -> None:
     text = "I 00:00:00.02 executor_runner.cpp:381] Model executed successfully 10 time(s) in 125.0 ms."
     report = parse_executor_runner(Execution(0, text, ""))
     assert report is not None and report.mean_ms == 12.5
+
+
+class RootTarget(RemoteTarget):
+    """A device on which only commands that begin with ``road`` are root's."""
+
+    def __init__(self, road: str) -> None:
+        self.name, self.road = "adb:X", road
+
+    def transport(self, line: str, timeout_s: float, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
+        command = line.partition("; then exec timeout -s KILL 25 ")[2].partition(";")[0]
+        return (0, b"0\n" if command == self.road else b"2000\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("road", "command"),
+    [
+        ("id -u", ["sh", "-c", "a b"]),
+        ("su 0 id -u", ["su", "0", "sh", "-c", "a b"]),
+        ("su -c 'id -u'", ["su", "-c", "sh -c 'a b'"]),
+        ("sudo -n id -u", ["sudo", "-n", "sh", "-c", "a b"]),
+    ],
+)
+def test_each_road_to_root_is_found(road: str, command: list[str]) -> None:
+    assert find_root(RootTarget(road))(["sh", "-c", "a b"]) == command
+
+
+def test_a_device_without_root_says_so() -> None:
+    with pytest.raises(DeviceError, match="gives no root"):
+        find_root(RootTarget("nothing"))
 
 
 TOML_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -63,7 +63,7 @@ def test_a_hanging_command_and_a_reset_connection(ssh_server: OpenSshServer) -> 
         target.execute(["sleep", "30"], timeout_s=0.5)
     ssh_server.stop()
     started = time.monotonic()
-    with pytest.raises(DeviceError, match="refuses connections|was lost") as caught:
+    with pytest.raises(DeviceError, match=r"refuses connections|was lost") as caught:
         target.execute(["echo"], timeout_s=20)
     assert caught.value.kind == "lost" and time.monotonic() - started < 15
     assert not target.wait_back(0.2)
@@ -79,7 +79,7 @@ def test_an_unknown_key_is_refused_unless_accepted_and_a_changed_one_always(
     known = ssh_server.known_hosts.read_text()
     ssh_server.known_hosts.write_text("")
     refusing = board(ssh_server)
-    with pytest.raises(DeviceError, match="host key that isn't known.*--accept-host-key"):
+    with pytest.raises(DeviceError, match=r"host key that isn't known.*--accept-host-key"):
         refusing.execute(["echo"], timeout_s=20)
     assert ssh_server.known_hosts.read_text() == ""
     accepting = board(ssh_server, accept_host_key=True)
