@@ -67,9 +67,12 @@ class Energy:
 
 def find_meters(root: Path = Path("/")) -> list[PowerMeter]:
     """Every meter this machine has, the best first; ``root`` is another root directory, for tests."""
+    from .external_meters import external_meters
     from .power_meters import local_meters
 
     found: list[PowerMeter] = list(local_meters(root))
+    if root == Path("/"):
+        found += external_meters()
     for entry in metadata.entry_points(group="edgeopt.power_meters"):
         found += entry.load()()
     return found
@@ -78,18 +81,29 @@ def find_meters(root: Path = Path("/")) -> list[PowerMeter]:
 def choose_meter(name: str | None, meters: list[PowerMeter]) -> PowerMeter:
     """The meter of that name, or the first that works.
 
+    A meter with ``external`` measures what is wired to it, which may be another device: only its name chooses
+    it. What follows an ``@`` in the name goes to the meter's ``configure``.
+
     Raises:
         InputError: no such meter, or none that works, with the reason of each.
     """
-    wanted = [m for m in meters if name is None or m.name == name]
+    name, _, setting = (name or "").partition("@")
+    if name:
+        wanted = [m for m in meters if m.name == name]
+    else:
+        wanted = [m for m in meters if not getattr(m, "external", False)]
     if not wanted:
-        known = ", ".join(m.name for m in meters) or "none"
+        known = ", ".join(m.name + (" (by name only)" if not name else "") for m in meters) or "none"
         raise InputError(
             f"this machine has no power meter{f' {name!r}' if name else ''} (found: {known}): "
             "no energy can be measured here."
         )
     problems = []
     for meter in wanted:
+        if setting:
+            if not hasattr(meter, "configure"):
+                raise InputError(f"the power meter {meter.name} takes no setting: leave out @{setting}.")
+            meter.configure(setting)
         problem = meter.problem()
         if problem is None:
             return meter
