@@ -24,6 +24,7 @@ _FOLDER = re.compile(rf"(?P<root>/(?:[^/\0]+/)*?{FOLDER_PREFIX}[0-9a-f]{{12}})(?
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # How long the device lets a command live beyond our own limit: it ends by itself when the wire is cut.
 _GRACE_S = 5
+_GONE = "edgeopt: gone"
 
 Kind = Literal["lost", "timeout", "space", "killed", "crashed", "garbage", "refused", "unusable", "failed"]
 
@@ -151,8 +152,10 @@ class RemoteTarget:
         return Execution(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def remove(self, remote: str) -> None:
-        done = self.script(f"rm -rf -- {quoted(private_path(remote))}", timeout_s=60.0)
-        if done.returncode != 0:
+        path = quoted(private_path(remote))
+        # The device must say that it is gone: an exit code alone can come from a shell that did something else.
+        done = self.script(f"rm -rf -- {path}; [ ! -e {path} ] && echo {quoted(_GONE)}", timeout_s=60.0)
+        if done.returncode != 0 or done.stdout.strip() != _GONE:
             raise DeviceError(f"{remote} could not be removed from {self.name}: {last_line(done.stderr)}.")
 
     def facts(self) -> DeviceFacts:
