@@ -92,6 +92,17 @@ class FileEntry(_Data):
     size_bytes: int
 
 
+class Deployment(_Data):
+    """What an app must know beside the tensors, where the user told it.
+
+    An image input is ``(value / 255 - mean) / std``, one figure a channel; ``labels`` name the scores.
+    """
+
+    labels: list[str] = []
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
 class Manifest(_Data):
     """``manifest.json``."""
 
@@ -108,6 +119,7 @@ class Manifest(_Data):
     artifacts: list[Artifact]
     not_made: list[dict[str, Any]] = []
     evaluation: Evaluated | None = None
+    deployment: Deployment | None = None
     golden: dict[str, Any]
     versions: dict[str, str]
     warnings: list[str] = []

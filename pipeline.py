@@ -66,7 +66,8 @@ def export(
         progress: called with what is being done.
         max_parallel: conversions at once; by default what cores and memory allow.
         use_cache: take files that were converted before from the user's cache (they are checked again).
-        source_options: how the model is loaded; see ``load_source_model``.
+        source_options: how the model is loaded, see ``load_source_model``; and ``labels``, ``mean``, ``std``,
+            see ``check_deployment``.
 
     Raises:
         InputError: anything wrong with the input, or a model neither format can take.

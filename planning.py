@@ -14,6 +14,7 @@ from .converters.rewrites import rewrite_capture
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
 from .models.data import Sample, load_calibration
+from .models.deployment import check_deployment
 from .models.findings import Finding
 from .models.program import Capture, capture
 from .models.source import SourceModel, load_source_model
@@ -38,6 +39,7 @@ class Plan:
     calibration: list[Sample] | None
     findings: list[Finding]
     output: Path
+    deployment: dict[str, Any] | None = None
 
     def files(self) -> list[tuple[str, Recipe, str]]:
         """(format, recipe, file name) of each artefact; the first recipe's is ``model.<format>``."""
@@ -59,9 +61,15 @@ def make_plan(
     output: Path | str | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    labels: Path | str | Sequence[str] | None = None,
+    mean: str | Sequence[float] | None = None,
+    std: str | Sequence[float] | None = None,
     **source_options: Any,
 ) -> Plan:
     """Load and capture the model and decide what to make of it; nothing is written.
+
+    Args:
+        labels, mean, std: recorded for ``edgeopt app``; see ``check_deployment``.
 
     Raises:
         InputError: anything wrong with the input.
@@ -78,6 +86,7 @@ def make_plan(
     source = load_source_model(model, **source_options)
     where = Path(output) if output is not None else Path(f"{source.name}_{target.name}")
     check_output(where, force=force)
+    deployment = check_deployment(source, labels, mean, std)
     if calibration is None:
         calibration = source.companion("calibration")
         calibration = calibration() if calibration is not None else None
@@ -94,7 +103,7 @@ def make_plan(
         errors = "; ".join(f.sentence() for f in findings if f.severity == "error")
         raise InputError(f"{source.origin} can't be exported: {errors}.")
     kept = tuple(name for name in dict.fromkeys(formats) if name not in blocked)
-    return Plan(source, captured, target, kept, named, choice, samples, findings, where)
+    return Plan(source, captured, target, kept, named, choice, samples, findings, where, deployment)
 
 
 def _named_recipes(precision: str | None, recipe: str | Recipe) -> tuple[Recipe, ...]:

@@ -133,6 +133,7 @@ def _manifest(
         "artifacts": artifacts,
         "not_made": not_made,
         "evaluation": evaluation,
+        "deployment": plan.deployment,
         "golden": golden,
         "versions": versions(),
         "warnings": [

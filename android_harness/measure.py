@@ -104,10 +104,7 @@ def measure(path: Path, options: MeasureOptions, progress: Progress = silent) ->
     partial = False
     repeats = 0
     while True:
-        number = len(takes) + 1
-        progress(
-            f"{path.name} · {options.num_threads} thread(s) · process {number}", _share(options, started)
-        )
+        progress(f"{path.name} · {options.num_threads} thread(s)", _share(options, started))
         try:
             take = _take(path, runtime, options)
         except KeyboardInterrupt:

@@ -129,27 +129,33 @@ def etdump_ops(path: Path, model: LoadedModel, inputs: list[np.ndarray]) -> list
         )
     ]
     runs = min((len(event.perf_data.raw) for event in kept), default=0)
+    sources = _sources(events, kept)
     # The first runs warm up.
-    return op_times([[_et_event(event, i) for event in kept] for i in range(min(5, runs - 1), runs)])
+    return op_times(
+        [
+            [_et_event(event, i, source) for event, source in zip(kept, sources, strict=True)]
+            for i in range(min(5, runs - 1), runs)
+        ]
+    )
 
 
-def _et_event(event: Any, run: int) -> dict[str, Any]:
-    source = None
-    modules = [m for names in (event.module_hierarchy or {}).values() for m in names] if _known(event) else []
-    traces = list((event.stack_traces or {}).values()) if _known(event) else []
-    if modules or traces:
-        line = next((row.strip() for row in reversed(str(traces[-1]).splitlines()) if "line" in row), "")
-        source = " · ".join(part for part in (str(modules[-1]) if modules else "", line) if part) or None
+def _sources(events: list[Any], kept: list[Any]) -> list[str | None]:
+    from .op_sources import delegated_sources, source_of
+
+    found: dict[int, str] = {}
+    for call in (event for event in events if event.name == "DELEGATE_CALL"):
+        inside = [e for e in kept if e.is_delegated_op and e._instruction_id == call._instruction_id]
+        found |= {id(inside[i]): source for i, source in delegated_sources(inside, call).items()}
+    return [found.get(id(event)) if event.is_delegated_op else source_of(event) for event in kept]
+
+
+def _et_event(event: Any, run: int, source: str | None) -> dict[str, Any]:
     return {
         "name": event.name.removeprefix("native_call_"),
         "ms": float(event.perf_data.raw[run]),
         "delegated": bool(event.is_delegated_op) or event.name == "DELEGATE_CALL",
         "source": source,
     }
-
-
-def _known(event: Any) -> bool:
-    return isinstance(event.module_hierarchy, dict) or isinstance(event.stack_traces, dict)
 
 
 def litert_ops(path: Path, inputs: list[np.ndarray], num_threads: int) -> list[dict[str, Any]]:

@@ -81,8 +81,8 @@ def find_meters(root: Path = Path("/")) -> list[PowerMeter]:
 def choose_meter(name: str | None, meters: list[PowerMeter]) -> PowerMeter:
     """The meter of that name, or the first that works.
 
-    A meter with ``external`` measures what is wired to it, which may be another device: only its name chooses
-    it. What follows an ``@`` in the name goes to the meter's ``configure``.
+    A meter with ``external`` measures something else than this machine's CPU, a GPU or what is wired to it: only
+    its name chooses it. What follows an ``@`` in the name goes to the meter's ``configure``.
 
     Raises:
         InputError: no such meter, or none that works, with the reason of each.

@@ -143,6 +143,8 @@ class Battery:
 class Nvml:
     """An NVIDIA GPU's own counter (total energy since the driver was loaded, in mJ)."""
 
+    external = True  # not what a file on the CPU draws
+
     def __init__(self, library: Any, index: int) -> None:
         self._library = library
         self._handle = library.nvmlDeviceGetHandleByIndex(index)

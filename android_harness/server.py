@@ -17,9 +17,17 @@ import numpy as np
 
 from ..errors import EdgeoptError, InputError
 from ..runtimes.isolation import run_job
+from .accuracy import absolute_spec
 from .conditions import Conditions, judge, snapshot
 
-PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# Name of a precision -> dtype of what isn't quantised.
+PRECISIONS = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "int8": "float32",
+    "int8_weights": "float32",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,13 @@ class ServerModel:
         self._dtype = getattr(torch, PRECISIONS[options.precision])
         self._example = [self._place(tensor) for tensor in example]
         self._module = module.to(device=self.device, dtype=self._dtype).eval()
+        self.int8_share: float | None = None
+        if options.precision.startswith("int8"):
+            from .server_int8 import quantized
+
+            self._module, self.int8_share = quantized(
+                self._module, options.precision, self.device.type, compiled=options.compiled
+            )
         self._call = torch.compile(self._module) if options.compiled else self._module
 
     def _place(self, tensor: Any) -> Any:
@@ -89,8 +104,15 @@ class ServerModel:
 
     def outputs(self) -> list[np.ndarray]:
         """The outputs on the example, as float32 or as they are."""
+        return self._run(self._example)
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs for other inputs of the example's types, on the host."""
+        return self._run([self._place(self._torch.from_numpy(np.ascontiguousarray(a))) for a in arrays])
+
+    def _run(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         with self._torch.inference_mode():
-            leaves, _ = self._torch.utils._pytree.tree_flatten(self._call(*self._example))
+            leaves, _ = self._torch.utils._pytree.tree_flatten(self._call(*inputs))
         return [(t.float() if t.is_floating_point() else t).cpu().numpy() for t in leaves]
 
     def point(self, batch: int, seconds: float) -> BatchPoint:
@@ -173,20 +195,28 @@ class ServerModel:
             self._torch.cuda.empty_cache()
 
 
-def measure_server(model_spec: str, options: ServerOptions) -> tuple[dict[str, Any], Conditions]:
+def measure_server(
+    model_spec: str, options: ServerOptions, evaluate: str | None = None
+) -> tuple[dict[str, Any], Conditions]:
     """Measure the source model in a fresh process.
 
     Args:
         model_spec: what ``edgeopt export`` takes as MODEL.
+        evaluate: what it takes as --eval, if the task metric is wanted.
 
     Returns:
-        the worker's result (``points``, ``notes``, ``snr_db``, ``device``, ``energy``) and the conditions.
+        the worker's result (``points``, ``notes``, ``snr_db``, ``device``, ``energy``, ``accuracy``,
+        ``int8_share``) and the conditions.
 
     Raises:
         InputError, EdgeoptError: the model doesn't load, the device isn't there.
     """
     path = Path(model_spec)
-    job = {**asdict(options), "model": str(path.resolve()) if path.is_file() else model_spec}
+    job = {
+        "options": asdict(options),
+        "model": absolute_spec(model_spec),
+        "evaluate": absolute_spec(evaluate) if evaluate else None,
+    }
     with tempfile.TemporaryDirectory(prefix="edgeopt-server-") as folder:
         before, started = snapshot(), time.monotonic()
         result = run_job(

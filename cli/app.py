@@ -37,7 +37,7 @@ def _root(
 
 
 def _register() -> None:
-    from . import bench, compare, devices, doctor, emulator, export, profiles, results
+    from . import app_command, bench, compare, devices, doctor, emulator, export, profiles, results
 
     export.register(app)
     profiles.register(app)
@@ -46,6 +46,7 @@ def _register() -> None:
     compare.register(app)
     results.register(app)
     emulator.register(app)
+    app_command.register(app)
     doctor.register(app)
 
 

@@ -21,6 +21,7 @@ from .measuring import (
     check_stores,
     draw_table,
     emit,
+    find_meter,
     keep,
     measure_options,
     numbers,
@@ -42,8 +43,6 @@ from .reporter import Reporter
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from ..android_harness.power import PowerMeter
 
 
 def register(app: typer.Typer) -> None:
@@ -178,7 +177,7 @@ def bench(
             options,
             threads=threads,
             profile=profile_ops,
-            meter=_meter(power_meter, reporter) if power or power_meter else None,
+            meter=find_meter(power_meter, reporter) if power or power_meter else None,
             subject=subject_of(files),
             progress=progress,
         )
@@ -195,19 +194,6 @@ def bench(
     if result.interrupted:
         return 130
     return max((failure.exit_code for failure in result.failures), default=0)
-
-
-def _meter(name: str | None, reporter: Reporter) -> PowerMeter | None:
-    """The meter asked for; none at all is a warning, a wrong name an error."""
-    from ..android_harness.power import choose_meter, find_meters
-
-    try:
-        return choose_meter(name, find_meters())
-    except InputError as error:
-        if name:
-            raise
-        reporter.warn(str(error))
-        return None
 
 
 def _warn(reporter: Reporter, measurements: list[dict[str, Any]]) -> None:
@@ -239,11 +225,6 @@ def _print(reporter: Reporter, payload: dict[str, Any], csv: bool, markdown: boo
         markdown=as_markdown(rows) if markdown else None,
         errors=errors,
     )
-    if not reporter.as_json:
-        from .reporter import print_error
-
-        for message in errors:
-            print_error(message)
 
 
 def _draw_ops(console: Console, profile: dict[str, Any]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import EdgeoptError, InputError
 from .measuring import (
     Affinity,
     Csv,
@@ -22,6 +23,7 @@ from .measuring import (
     check_stores,
     draw_table,
     emit,
+    find_meter,
     keep,
     measure_options,
     numbers,
@@ -63,18 +65,26 @@ def compare(
         typer.Option("--server", help="Compare with PyTorch too, on cpu or cuda.", show_default=False),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="The source model for --server, as edgeopt export takes it.")
+        str | None,
+        typer.Option("--model", help="The source model for --server and --eval, as for edgeopt export."),
     ] = None,
     server_precision: Annotated[
-        str, typer.Option("--server-precision", help="fp32, fp16, bf16, or several: fp32,fp16.")
+        str,
+        typer.Option(
+            "--server-precision", help="fp32, fp16, bf16, int8, int8_weights, or several: fp32,int8."
+        ),
     ] = "fp32",
     server_compile: Annotated[
         bool, typer.Option("--server-compile", help="Run the source model through torch.compile.")
     ] = False,
     largest_batch: Annotated[int, typer.Option("--largest-batch", help="Where the batch sweep ends.")] = 64,
     power: Annotated[
-        bool, typer.Option("--power", help="Energy of the server path, with its meter.")
+        bool, typer.Option("--power", help="Energy of each file and of the server, where there is a meter.")
     ] = False,
+    evaluate: Annotated[
+        str | None,
+        typer.Option("--eval", help="Task metric beside the latency: module:function, or FILE.npz."),
+    ] = None,
     inputs: Inputs = None,
     formats: Annotated[
         str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")
@@ -95,7 +105,10 @@ def compare(
     check_stores(store, no_store)
     if not 0 < margin < 1:
         raise InputError(f"--margin is a share between 0 and 1, not {margin:g}.")
+    if evaluate is not None and model is None:
+        raise InputError("--eval runs on the source model's inputs: name it with --model.")
     from ..results.artifacts import find_artifacts
+    from ..results.beside import measure_beside
     from ..results.compare_records import records_of_comparison
     from ..results.comparison import Effort, contenders_of
     from ..results.comparison import compare as run_compare
@@ -112,9 +125,11 @@ def compare(
         inputs=inputs,
         num_threads=threads[0],
     )
-    servers = _server_options(server, model, server_precision, server_compile, largest_batch, power)
+    meter = find_meter(None, reporter) if power else None
+    # The GPU has a meter of its own; on the CPU the warning that there is none is said once.
+    server_power = power and (server == "cuda" or meter is not None)
+    servers = _server_options(server, model, server_precision, server_compile, largest_batch, server_power)
     subject = subject_of(files)
-    records = []
     with reporter.progress() as progress:
         if len(artifacts) == 1 and servers:
             from ..results.bench import bench
@@ -124,13 +139,22 @@ def compare(
             effort = Effort(rounds=rounds, margin=margin)
             outcome = run_compare(contenders_of(artifacts, options), effort, progress)
             run = records_of_comparison(outcome, artifacts, subject)
+        latencies = [record for record in run.records if record.metric == "latency_ms"]
+        records, failures = measure_beside(
+            latencies, artifacts, options, model=model, evaluate=evaluate, meter=meter, progress=progress
+        )
         for one in servers:
             progress(f"{model} on {one.device}, {one.precision}", None)
-            records += _measure_server(str(model), one, reporter)
+            try:
+                records += _measure_server(str(model), one, evaluate, reporter)
+            except EdgeoptError as error:  # the files' figures are not lost with it
+                failures.append(error)
     run = replace(run, command="compare", records=(*run.records, *records))
     keep(run, store, no_store, reporter)
-    _print(reporter, outcome, run, csv, markdown)
-    return 130 if outcome is not None and outcome.partial else 0
+    _print(reporter, outcome, run, csv, markdown, [str(failure) for failure in failures])
+    if outcome is not None and outcome.partial:
+        return 130
+    return max((failure.exit_code for failure in failures), default=0)
 
 
 def _server_options(
@@ -153,23 +177,35 @@ def _server_options(
     ]
 
 
-def _measure_server(model: str, options: ServerOptions, reporter: Reporter) -> list[Record]:
+def _measure_server(
+    model: str, options: ServerOptions, evaluate: str | None, reporter: Reporter
+) -> list[Record]:
     from ..android_harness.server import measure_server
     from ..results.server_records import server_records
 
-    result, conditions = measure_server(model, options)
+    result, conditions = measure_server(model, options, evaluate)
+    if result["int8_share"] is not None and result["int8_share"] < 0.9:
+        share = f"{result['int8_share']:.0%}"
+        reporter.warn(f"server, {options.precision}: {share} of the parameters are int8, the others float32")
     for sentence in result["notes"]:
-        reporter.warn(f"server: {sentence}")
-    if conditions.problems:
-        reporter.warn(f"server measured under bad conditions: {'; '.join(conditions.problems)}")
+        reporter.warn(f"server, {options.precision}: {sentence}")
     return server_records(model, options, result, conditions)
 
 
-def _print(reporter: Reporter, outcome: Comparison | None, run: Run, csv: bool, markdown: bool) -> None:
+def _print(
+    reporter: Reporter,
+    outcome: Comparison | None,
+    run: Run,
+    csv: bool,
+    markdown: bool,
+    errors: Sequence[str],
+) -> None:
+    from ..android_harness.measure import worst_of
     from ..results.compare_records import comparison_rows, comparisons_json
     from ..results.server_records import server_rows
     from ..results.tables import columns_of, heading
     from ..results.tables import markdown as as_markdown
+    from ..results.trust import trust_lines
 
     comparisons = comparisons_json(outcome) if outcome is not None else []
     measurements = [record.as_json() for record in run.records]
@@ -179,6 +215,14 @@ def _print(reporter: Reporter, outcome: Comparison | None, run: Run, csv: bool, 
         problems = measurements[0]["conditions"]["problems"]
         if problems:
             reporter.warn(f"measured under bad conditions, on both sides alike: {'; '.join(problems)}")
+    else:
+        for line in trust_lines([m for m in measurements if m["target"] == "host"]):
+            reporter.warn(line)
+    served = worst_of(
+        p for m in measurements if m["target"] != "host" for p in m["conditions"].get("problems", ())
+    )
+    if served:
+        reporter.warn(f"the server was measured under bad conditions: {'; '.join(served)}")
     rows = comparison_rows(outcome, run) if outcome is not None else []
     if any(record.target != "host" for record in run.records):
         rows = server_rows(run.records)
@@ -194,4 +238,5 @@ def _print(reporter: Reporter, outcome: Comparison | None, run: Run, csv: bool, 
         draw,
         csv=csv,
         markdown=as_markdown(rows) if markdown else None,
+        errors=errors,
     )

@@ -75,6 +75,17 @@ TrustPickle = Annotated[
     bool,
     _option("--trust-pickle", panel=_MODEL, text="Allow files that hold pickles, which run code when read."),
 ]
+Labels = Annotated[
+    Path | None,
+    _option("--labels", panel=_OUTPUT, text="For edgeopt app: a file with the classes' names, one a line."),
+]
+Mean = Annotated[
+    str | None,
+    _option(
+        "--mean", panel=_OUTPUT, text="For edgeopt app: of the image input after / 255, e.g. 0.5,0.5,0.5."
+    ),
+]
+Std = Annotated[str | None, _option("--std", panel=_OUTPUT, text="For edgeopt app: goes with --mean.")]
 Name = Annotated[str | None, _option("--name", panel=_OUTPUT, text="The model's name in the bundle.")]
 Output = Annotated[
     Path | None,

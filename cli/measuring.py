@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..android_harness.measure import MeasureOptions
+    from ..android_harness.power import PowerMeter
     from ..results.records import Run
 
 Threads = Annotated[
@@ -111,8 +112,13 @@ def emit(
         from ..results.tables import csv_of
 
         typer.echo(csv_of(payload["measurements"]) if csv else markdown, nl=False)
-        return
-    reporter.result(payload, draw, ok=not errors, errors=list(errors))
+    else:
+        reporter.result(payload, draw, ok=not errors, errors=list(errors))
+    if not reporter.as_json:
+        from .reporter import print_error
+
+        for message in errors:
+            print_error(message)
 
 
 def check_stores(store: str | None, no_store: bool) -> None:
@@ -147,6 +153,19 @@ def measure_options(
         inputs=inputs,
         **others,
     )
+
+
+def find_meter(name: str | None, reporter: Reporter) -> PowerMeter | None:
+    """The power meter asked for; that there is none at all is a warning, a wrong name an error."""
+    from ..android_harness.power import choose_meter, find_meters
+
+    try:
+        return choose_meter(name, find_meters())
+    except InputError as error:
+        if name:
+            raise
+        reporter.warn(str(error))
+        return None
 
 
 def draw_table(

@@ -16,6 +16,11 @@ _EXACT_SNR_DB = 200.0
 _MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8-dynamic": 0.9, "int8-static": 0.9}
 
 
+def least_agreement(precision: str) -> float:
+    """Share of equal values that a whole-number output must reach in ``precision``."""
+    return _MIN_AGREEMENT[precision]
+
+
 @dataclass(frozen=True)
 class Parity:
     """Agreement of one output over all samples.

@@ -95,10 +95,11 @@ def in_words(duel: Duel, reference: str, margin: float) -> str:
 
 def comparison_rows(comparison: Comparison, run: Run) -> list[dict[str, str]]:
     """Rows for the tables: each contender with its latency and its ratio to the first."""
-    from .tables import interval, size
+    from .tables import interval, metric_cell, size
 
     sizes = {r.artifact_sha256: r.value for r in run.records if r.metric == "size_bytes"}
     latencies = [r for r in run.records if r.metric == "latency_ms" and r.target == "host"]
+    beside = {(r.metric, r.artifact_sha256): r for r in run.records if r.target == "host"}
     rows = []
     for i, record in enumerate(latencies):
         row = {
@@ -107,9 +108,14 @@ def comparison_rows(comparison: Comparison, run: Run) -> list[dict[str, str]]:
             "runtime": record.runtime,
             "latency": interval(record.as_json()),
             "size": size(sizes.get(record.artifact_sha256)),
+            "energy mJ (95%)": "",
+            "accuracy": metric_cell(beside.get(("accuracy", record.artifact_sha256))),
             "ratio (95%)": "1.000",
             "verdict": "reference",
         }
+        energy = beside.get(("energy_mj", record.artifact_sha256))
+        if energy is not None:
+            row["energy mJ (95%)"] = interval(energy.as_json())
         if i:
             ratio = comparison.duels[i - 1].ratio
             bounds = f"{ratio.low:.3f}–{ratio.high:.3f}"

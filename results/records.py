@@ -152,19 +152,24 @@ def energy_records(energy: Energy, artifact: Artifact, measurement: Measurement)
         "runtime": measurement.runtime,
         "runtime_version": version_of(measurement.runtime),
         "warnings": energy.warnings,
-        "details": {
-            "meter": energy.meter,
-            "scope": energy.scope,
-            "accuracy": energy.accuracy,
-            "windows": energy.windows,
-            "inferences": energy.inferences,
-            "idle_mw": energy.idle_mw,
-        },
+        "details": energy_details(energy),
     }
     return [
         Record("energy_mj", energy.millijoules, energy.ci95, unit="mJ", **shared),
         Record("power_mw", energy.power_mw, None, unit="mW", **shared),
     ]
+
+
+def energy_details(energy: Energy) -> dict[str, Any]:
+    """What an energy figure rests on."""
+    return {
+        "meter": energy.meter,
+        "scope": energy.scope,
+        "accuracy": energy.accuracy,
+        "windows": energy.windows,
+        "inferences": energy.inferences,
+        "idle_mw": energy.idle_mw,
+    }
 
 
 def _how(runtime: str, options: MeasureOptions) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..android_harness.conditions import Conditions
+from ..android_harness.power import Energy
 from ..android_harness.sampling import summarize
 from ..android_harness.server import ServerOptions
-from .records import Record
-from .tables import interval, number, significant
+from .records import Record, energy_details
+from .tables import interval, metric_cell, number, significant
 
 
 def server_records(
@@ -37,6 +39,8 @@ def server_records(
         per_second = point["batch"] * 1e3
         bounds = summary.ci95
         details = {"batch": point["batch"], "runs": summary.runs, "snr_db": result["snr_db"]}
+        if result["int8_share"] is not None:
+            details["int8_share"] = result["int8_share"]
         latency = Record(
             "latency_ms",
             summary.median_ms,
@@ -69,7 +73,27 @@ def server_records(
         }
         bounds = tuple(energy["ci95"]) if energy["ci95"] else None
         found.append(Record("energy_mj", energy["millijoules"], bounds, unit="mJ", details=details, **shared))
+    if result["accuracy"]:
+        found.append(accuracy_beside(found[0], result["accuracy"]))
     return found
+
+
+# What a record copied from a latency must not keep of it.
+_BARE: dict[str, Any] = {"ci95": None, "unit": "", "warnings": (), "samples": ()}
+
+
+def accuracy_beside(latency: Record, found: Mapping[str, Any]) -> Record:
+    """The task metric of the file whose latency was measured."""
+    details = {"metric": found["metric"], "samples": found["samples"]}
+    return replace(latency, **_BARE, metric="accuracy", value=found["value"], details=details)
+
+
+def energy_beside(latency: Record, energy: Energy) -> Record:
+    """The energy of the file whose latency was measured."""
+    changed = {**_BARE, "ci95": energy.ci95, "unit": "mJ", "warnings": energy.warnings}
+    return replace(
+        latency, **changed, metric="energy_mj", value=energy.millijoules, details=energy_details(energy)
+    )
 
 
 def server_rows(records: Sequence[Record]) -> list[dict[str, str]]:
@@ -86,6 +110,7 @@ def server_rows(records: Sequence[Record]) -> list[dict[str, str]]:
         rates = [r for r in group if r.metric == "throughput_per_s"]
         best = max(rates, key=lambda r: r.value, default=None)
         energy = next((r for r in group if r.metric == "energy_mj"), None)
+        accuracy = next((r for r in group if r.metric == "accuracy"), None)
         rows.append(
             {
                 "where": "edge" if target == "host" else target,
@@ -97,6 +122,7 @@ def server_rows(records: Sequence[Record]) -> list[dict[str, str]]:
                 if best
                 else f"{significant(1e3 / latency.value)} at batch 1",
                 "energy mJ (95%)": interval(energy.as_json()) if energy else "",
+                "accuracy": metric_cell(accuracy),
                 "SNR dB": number(latency.details.get("snr_db")),
             }
         )

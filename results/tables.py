@@ -106,6 +106,14 @@ def interval(measurement: Mapping[str, Any]) -> str:
     return text + (" partial" if measurement.get("partial") else "")
 
 
+def metric_cell(record: Any) -> str:
+    """A task metric (a Record, or None) with its number of samples, which says how much it can tell."""
+    if record is None:
+        return ""
+    samples = record.details.get("samples")
+    return f"{record.value:.4g}" + (f" on {samples}" if samples else "")
+
+
 def number(value: float | None) -> str:
     """Three digits; nothing for None."""
     return "" if value is None else significant(value)

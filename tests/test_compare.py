@@ -240,6 +240,14 @@ torch.manual_seed(0)
 net = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
 def example_inputs():
     return (torch.randn(1, 32),)
+def evaluate(predict):
+    x = torch.randn(40, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels = net(x).argmax(1).numpy()
+    return {"agreement": float((predict(x.numpy()).argmax(1) == labels).mean()), "samples": 40}
+convolution = torch.nn.Conv2d(1, 2, 3)
+def convolution_example_inputs():
+    return (torch.randn(1, 1, 8, 8),)
 """
 
 
@@ -249,9 +257,25 @@ def test_the_server_path_stands_beside_the_edge(
 ) -> None:
     (tmp_path / "served.py").write_text(MODEL)
     arguments = ["--server", "cpu", "--model", f"{tmp_path}/served.py:net", "--largest-batch", "4"]
-    arguments += ["--server-precision", "fp32,bf16", "--no-store", "--json"]
-    assert main(["compare", str(runnable / "two.tflite"), *arguments]) == 0
+    arguments += ["--server-precision", "fp32,bf16,int8,int8_weights", "--no-store", "--json"]
+    arguments += ["--eval", f"{tmp_path}/served.py:evaluate"]
+    import litert_torch
+    import torch
+
+    names: dict[str, Any] = {}
+    exec(MODEL, names)
+    litert_torch.convert(names["net"].eval(), (torch.zeros(1, 32),)).export(str(tmp_path / "net.tflite"))
+    capsys.readouterr()  # the converter prints
+    assert main(["compare", str(tmp_path / "net.tflite"), *arguments]) == 0
     measurements = json.loads(capsys.readouterr().out)["measurements"]
+    accuracies = {
+        (m["target"], m["precision"]): (m["value"], m["details"]["samples"])
+        for m in measurements
+        if m["metric"] == "accuracy"
+    }
+    assert accuracies[("host", None)] == accuracies[("server:cpu", "fp32")] == (1.0, 40)
+    assert all(0.9 <= value <= 1 for value, _ in accuracies.values())
+    assert len(accuracies) == 5
     served = [m for m in measurements if m["target"] == "server:cpu"]
     rates = [
         m["details"]["batch"]
@@ -259,8 +283,10 @@ def test_the_server_path_stands_beside_the_edge(
         if m["metric"] == "throughput_per_s" and m["precision"] == "fp32"
     ]
     assert rates == [1, 2, 4]
-    low = [m for m in served if m["precision"] == "bf16"]
-    assert 15 < low[0]["details"]["snr_db"] < 80
+    for precision in ("bf16", "int8", "int8_weights"):
+        low = [m for m in served if m["precision"] == precision]
+        assert 15 < low[0]["details"]["snr_db"] < 80
+    assert low[0]["details"]["int8_share"] > 0.9
 
 
 def test_the_server_needs_its_model_and_says_when_there_is_no_gpu(
@@ -269,6 +295,47 @@ def test_the_server_needs_its_model_and_says_when_there_is_no_gpu(
     (tmp_path / "m.tflite").write_bytes(b"x")
     assert main(["compare", str(tmp_path / "m.tflite"), "--server", "cpu"]) == 2
     assert "--model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_the_server_cannot_do_leaves_the_files_figures(
+    runnable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "served.py").write_text(MODEL)
+    arguments = [
+        "--server",
+        "cpu",
+        "--model",
+        f"{tmp_path}/served.py:convolution",
+        "--server-precision",
+        "int8",
+    ]
+    assert main(["compare", str(runnable / "two.tflite"), *arguments, "--no-store", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert "no linear or recurrent layer" in found["errors"][0]
+    assert any(m["metric"] == "latency_ms" for m in found["measurements"])
+
+
+@pytest.mark.slow
+def test_energy_stands_beside_each_file(runnable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeopt.android_harness.power import Energy
+    from edgeopt.results import beside
+
+    energy = Energy(1.5, (1.4, 1.6), 3000.0, 1000.0, 5, 100, "fake", "board", "1%")
+    asked: list[int] = []
+
+    def fake(_meter: Any, run_for: Any) -> Energy:
+        asked.append(run_for(0.01))
+        return energy
+
+    monkeypatch.setattr(beside, "measure_energy", fake)
+    artifacts = find_artifacts([runnable / "two.tflite"])
+    latency = stored(1.0, artifacts[0].path)
+    meter: Any = type("Meter", (), {"name": "fake"})()
+    (record,), failures = beside.measure_beside([latency], artifacts, MeasureOptions(), meter=meter)
+    assert (record.metric, record.value, record.ci95, record.unit) == ("energy_mj", 1.5, (1.4, 1.6), "mJ")
+    assert asked[0] >= 1
+    assert not failures
 
 
 @pytest.mark.slow

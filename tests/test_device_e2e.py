@@ -130,6 +130,7 @@ def test_pixel7_over_adb(
 
 @pytest.mark.slow
 @pytest.mark.emulator
+@pytest.mark.usefixtures("adb_server")  # `devices` asks adb too: not the user's own server
 def test_raspberry_pi_4_over_ssh(
     own_folders: Path, emulated_models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

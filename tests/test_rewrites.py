@@ -289,7 +289,7 @@ def test_what_is_written_later_or_random_or_large_is_not_a_constant() -> None:
 
 
 def test_an_output_that_is_a_weight_gets_a_constant_of_its_own() -> None:
-    odd = ODD["weight_as_output"]
+    odd = ODD["odd_outputs"]
     before = _capture(odd.model(), odd.example())
     program = rewrite_capture(before).program
     weights = set(program.graph_signature.inputs_to_parameters)

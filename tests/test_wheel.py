@@ -58,7 +58,7 @@ def test_data_travels_in_the_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, patterns in {
         "device_profiles": ("*.toml",),
-        "android_harness": ("**/*.cpp", "**/*.h", "**/*.c", "**/*.toml"),
+        "android_harness": ("**/*.cpp", "**/*.h", "**/*.c", "**/*.toml", "**/*.j2"),
     }.items():
         for pattern in patterns:
             for file in (ROOT / folder).glob(pattern):

@@ -1,0 +1,5 @@
+package org.junit.function
+
+fun interface ThrowingRunnable {
+    fun run()
+}

@@ -1,0 +1,181 @@
+"""What becomes of each odd module: a verified file, one after a rewrite, or one sentence that says why not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import edgeopt
+
+pytestmark = pytest.mark.slow
+
+
+def _odd_modules() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("odd_modules", Path(__file__).parent / "odd_modules.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["odd_modules"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+ODD = _odd_modules().ODD
+WORKS = {"pte": "works", "tflite": "works"}
+REWRITTEN = {"pte": "rewritten", "tflite": "rewritten"}
+
+# What isn't works for both. Anything else than works and rewritten is a part of the finding's sentence.
+OUTCOMES: dict[str, dict[str, str]] = {
+    "lstm": REWRITTEN,
+    "gru": REWRITTEN,
+    "bidirectional_lstm": REWRITTEN,
+    "embedding_bag": REWRITTEN,
+    "affine_grid": REWRITTEN,
+    "fft": REWRITTEN,
+    "stft": REWRITTEN,
+    "view_as_complex": REWRITTEN,
+    "masked_fill": REWRITTEN,
+    "adaptive_max_pool_odd": REWRITTEN,
+    "sort": REWRITTEN,
+    "conv_transpose": {"pte": "works", "tflite": "rewritten"},
+    "interpolate_nearest_odd": {"pte": "works", "tflite": "rewritten"},
+    "conv3d": {"pte": "rewritten", "tflite": "works"},
+    "double_weights": WORKS,
+    "bfloat16_weights": WORKS,
+    "running_state": {
+        "pte": "works",
+        "tflite": "forward changes buffer 'state', and a .tflite keeps no state between calls",
+    },
+    "gather_scatter": {
+        "pte": "works",
+        "tflite": "LiteRT's runtime can't add into a tensor at given positions (op aten.scatter_add.default",
+    },
+    "unfold_fold": {
+        "pte": "works",
+        "tflite": "LiteRT's runtime can't add into a tensor at given positions (op aten.col2im.default",
+    },
+    "data_dependent_if": {"": "the model's control flow depends on its data"},
+    "boolean_mask": {"": "the shape of the result of aten.index.Tensor depends on its data"},
+    "nonzero": {"": "the shape of the result of aten.nonzero.default depends on its data"},
+    "complex_input": {"": "input 'x' is complex, and neither format has complex numbers"},
+    "complex_sqrt": {"": "aten.sqrt.default has no form in real ones here"},
+    "svd": {
+        "pte": "ExecuTorch takes no aten._linalg_svd.default",
+        "tflite": "LiteRT's converter has no lowering for aten._linalg_svd.default",
+    },
+    "special_functions": {
+        "pte": "ExecuTorch takes no aten.i0.default",
+        "tflite": "LiteRT's converter has no lowering for aten.i0.default",
+    },
+    "random_noise": {
+        "pte": "ExecuTorch takes no aten.randn_like.default",
+        "tflite": "LiteRT's converter has no lowering for aten.randn_like.default",
+    },
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exporters() -> None:
+    """The exporters loaded here, so that the processes forked for each file have them."""
+    import litert_torch._convert.core  # noqa: F401 - loading is the point
+
+
+def _check_sentence(sentence: str) -> None:
+    assert "\n" not in sentence and "Traceback" not in sentence
+    assert not re.search(r"(^|\s)/\w+/", sentence), "a folder of this machine is of no use to the reader"
+    assert "odd_modules.py:" in sentence or "input " in sentence, "the user's line must be named"
+
+
+@pytest.mark.parametrize("name", list(ODD))
+def test_an_odd_module_ends_as_files_or_as_one_sentence(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = ODD[name]
+    expected = OUTCOMES.get(name, WORKS)
+    options = {"profile": "pixel7", "precision": "fp32", "output": tmp_path / "bundle", "name": name}
+    if not {"works", "rewritten"} & set(expected.values()):
+        with pytest.raises(edgeopt.InputError) as refused:
+            edgeopt.export(
+                odd.model(), example_inputs=odd.example(), dynamic_batch=odd.dynamic_batch, **options
+            )
+        _check_sentence(str(refused.value))
+        for words in expected.values():
+            assert words in str(refused.value)
+        assert not (tmp_path / "bundle").exists()
+        return
+    bundle = edgeopt.export(
+        odd.model(), example_inputs=odd.example(), dynamic_batch=odd.dynamic_batch, **options
+    )
+    manifest = bundle.manifest.model_dump()
+    made = {artifact["format"]: artifact for artifact in manifest["artifacts"]}
+    notes = [w for w in manifest["warnings"] if " written " in w]
+    for output_format, outcome in expected.items():
+        if outcome in ("works", "rewritten"):
+            artifact = made[output_format]
+            assert artifact["status"] == "verified"
+            own = [w for w in artifact["warnings"] if " written " in w]
+            assert ("rewritten" if notes or own else "works") == outcome, [*notes, *own]
+        else:
+            assert output_format not in made
+            (refusal,) = [r for r in manifest["not_made"] if r["format"] == output_format]
+            assert outcome in refusal["sentence"]
+            assert refusal["suggestion"]
+            _check_sentence(refusal["sentence"])
+
+
+# Where int8 and float16 have gone wrong before, or the layers are the ones people deploy.
+PRECISE = [
+    "lstm",
+    "group_norm_cnn",
+    "conv_transpose",
+    "activations",
+    "transformer_layer",
+    "dynamic_batch_flatten",
+]
+
+
+@pytest.mark.parametrize("name", PRECISE)
+def test_an_odd_module_in_every_other_precision(name: str, tmp_path: Path) -> None:
+    odd = ODD[name]
+    torch.manual_seed(3)
+    bundle = edgeopt.export(
+        odd.model(),
+        example_inputs=odd.example(),
+        dynamic_batch=odd.dynamic_batch,
+        calibration=[odd.inputs() for _ in range(8)],
+        profile="pixel7",
+        precision="fp16,int8-dynamic,int8-static",
+        output=tmp_path / "bundle",
+    )
+    manifest = bundle.manifest.model_dump()
+    assert not manifest["not_made"]
+    assert len(manifest["artifacts"]) == 6
+    if name == "lstm":
+        for artifact in manifest["artifacts"]:
+            if artifact["precision"].startswith("int8"):
+                assert artifact["contents"]["quantized_weights_ratio"] > 0.9
+
+
+def test_a_crash_of_one_exporter_costs_one_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeopt.converters import litert
+
+    monkeypatch.setattr(litert, "convert_float", lambda *arguments: os.abort())
+    odd = ODD["einsum"]
+    bundle = edgeopt.export(
+        odd.model(),
+        example_inputs=odd.example(),
+        profile="pixel7",
+        precision="fp32",
+        output=tmp_path / "bundle",
+    )
+    manifest = bundle.manifest.model_dump()
+    (artifact,) = manifest["artifacts"]
+    assert (artifact["format"], artifact["status"]) == ("pte", "verified")
+    (refusal,) = manifest["not_made"]
+    assert refusal["format"] == "tflite" and "died of SIGABRT" in refusal["sentence"]
