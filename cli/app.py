@@ -37,11 +37,12 @@ def _root(
 
 
 def _register() -> None:
-    from . import app_command, bench, compare, doctor, emulator, export, profiles, results
+    from . import app_command, bench, compare, devices, doctor, emulator, export, profiles, results
 
     export.register(app)
     profiles.register(app)
     bench.register(app)
+    devices.register(app)
     compare.register(app)
     results.register(app)
     emulator.register(app)

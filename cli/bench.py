@@ -27,6 +27,17 @@ from .measuring import (
     numbers,
     xnnpack_wanted,
 )
+from .on_device import (
+    AcceptHostKey,
+    AllowRoot,
+    CoolDown,
+    RunnerPath,
+    Wait,
+    WhileCharging,
+    bench_devices,
+    is_device,
+    refuse_device_options,
+)
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
@@ -41,7 +52,9 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     files: Annotated[list[Path], typer.Argument(help="Model files (.pte, .tflite, ...) or bundles.")],
-    on: Annotated[str, typer.Option("--on", help="Where: host or emulator.")] = "host",
+    on: Annotated[
+        str, typer.Option("--on", help="Where: host, emulator, adb[:SERIAL|:all] or ssh:USER@HOST.")
+    ] = "host",
     profile: Annotated[
         str | None, typer.Option("--profile", "--device", "-p", help="The device to emulate.")
     ] = None,
@@ -74,6 +87,12 @@ def bench(
     power_meter: Annotated[
         str | None, typer.Option("--power-meter", help="With this meter, e.g. rapl, nvml:0, battery:BAT0.")
     ] = None,
+    runner: RunnerPath = None,
+    wait: Wait = 60.0,
+    cool_down: CoolDown = True,
+    accept_host_key: AcceptHostKey = False,
+    allow_root: AllowRoot = False,
+    while_charging: WhileCharging = False,
     inputs: Inputs = None,
     formats: Annotated[
         str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")
@@ -88,8 +107,10 @@ def bench(
 ) -> int:
     """Measure how fast files run: latency, cold start, memory; with intervals and conditions."""
     reporter = Reporter("bench", as_json=as_json, quiet=quiet, verbose=verbose)
-    if on not in ("host", "emulator"):
-        raise InputError(f"--on {on} is not known: files can be measured on host and emulator.")
+    if on not in ("host", "emulator") and not is_device(on):
+        raise InputError(
+            f"--on {on} is not known: say host, emulator, adb, adb:SERIAL, adb:all or ssh:user@host."
+        )
     check_stores(store, no_store)
     if on == "emulator":
         from .emulated import bench_emulated
@@ -124,6 +145,32 @@ def bench(
         rate_hz=rate,
     )
     threads = numbers(num_threads, "--num-threads")
+    if is_device(on):
+        unusable = {
+            "--duration": duration is not None,
+            "--rate": rate is not None,
+            "--profile-ops": profile_ops,
+        }
+        refuse_device_options(on, {**unusable, "--runtime": runtime is not None})
+        return bench_devices(
+            reporter,
+            on,
+            files,
+            options,
+            formats=formats.split(",") if formats else (),
+            threads=threads,
+            profile=profile,
+            runner=runner,
+            wait_s=wait,
+            cool_down=cool_down,
+            accept_host_key=accept_host_key,
+            allow_root=allow_root,
+            power=(power_meter or "") if power or power_meter else None,
+            while_charging=while_charging,
+            store=store,
+            no_store=no_store,
+            show=lambda r, payload, errors: _print(r, payload, csv, markdown, errors),
+        )
     with reporter.progress() as progress:
         result = run_bench(
             artifacts,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import Json, Quiet, Verbose
+from .profile_new import new
 from .reporter import Reporter
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Attach ``profiles`` with ``list`` (the default), ``show`` and ``validate``."""
+    """Attach ``profiles`` with ``list`` (the default), ``show``, ``validate`` and ``new``."""
     group = typer.Typer(help="The devices edgeopt knows.", invoke_without_command=True)
     group.callback()(_default)
     group.command("list")(list_command)
     group.command("show")(show)
     group.command("validate")(validate)
+    group.command("new")(new)
     app.add_typer(group, name="profiles")
 
 

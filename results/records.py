@@ -130,7 +130,7 @@ def records_of(artifact: Artifact, measurement: Measurement, target: str = "host
             extra |= {"planned_mib": results[0]["planned_mib"]}
         found.append(
             Record(
-                metric, float(np.median(values)), _spread(values), unit=UNITS[metric], details=extra, **shared
+                metric, float(np.median(values)), spread(values), unit=UNITS[metric], details=extra, **shared
             )
         )
     size = {**shared, "conditions": {}, "threads": 0}
@@ -183,7 +183,7 @@ def _how(runtime: str, options: MeasureOptions) -> dict[str, Any]:
     return found
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float] | None:
+def spread(values: Sequence[float]) -> tuple[float, float] | None:
     """t interval of a few process values, stretched to hold their median; None for fewer than three."""
     if len(values) < 3:
         return None

@@ -51,6 +51,8 @@ def bench_rows(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, str]
             "memory": _value(group, "peak_memory_mib"),
             "size": size(sizes.get(digest)),
         }
+        if "cosine" in group:
+            row["agreement (cosine)"] = f"{group['cosine']['value']:.6f}"
         if "energy_mj" in group:
             row["energy mJ (95%)"] = interval(group["energy_mj"])
         rows.append(row)

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from device_fixtures import adb_server, phones, ssh_server  # noqa: F401 - fixtures of the device tests
 
 
 @pytest.fixture(scope="session")

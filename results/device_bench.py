@@ -1,0 +1,363 @@
+"""``edgeopt bench`` on phones and boards: every artefact on every device, several devices at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..android_harness.device_measure import (
+    DeviceMeasurement,
+    DeviceOptions,
+    describe_inputs,
+    measure_on_device,
+    on_cpus,
+)
+from ..android_harness.device_session import DeviceSession
+from ..android_harness.discovery import matching_profiles, mismatch
+from ..android_harness.measure import MeasureOptions
+from ..android_harness.payload import Payload, own_payload, user_payload
+from ..android_harness.remote import DeviceError, RemoteTarget, last_line
+from ..device_profiles import DeviceProfile
+from ..errors import EdgeoptError, InputError
+from .artifacts import Artifact
+from .bench import BenchResult
+from .device_records import device_energy_records, device_records
+from .records import Record, Run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RUNTIME_OF_FORMAT = {"pte": "executorch", "tflite": "litert"}
+Say = Callable[[str, str], None]  # (device, what)
+
+
+@dataclass(frozen=True)
+class DeviceBenchOptions:
+    """How devices are used. Times in seconds.
+
+    ``runner`` is a binary of the user's instead of our own runner; ``make_payload`` replaces both (tests).
+    ``cool_down`` waits for the profile's temperature; ``power`` measures energy ("" takes the best meter).
+    """
+
+    profile: DeviceProfile | None = None
+    runner: Path | None = None
+    wait_s: float = 60.0
+    recover_s: float = 60.0
+    cool_down: bool = True
+    cool_timeout_s: float = 300.0
+    timeout_s: float = 300.0
+    power: str | None = None
+    while_charging: bool = False
+    allow_root: bool = False
+    make_payload: Callable[[str], Payload] | None = None
+    compare_with_host: bool = True
+
+
+@dataclass
+class _Outcome:
+    """What one device gave: records, failures and sentences about the device."""
+
+    records: list[Record] = field(default_factory=list)
+    failures: list[EdgeoptError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class _Stopped(EdgeoptError):
+    """The user stopped all devices."""
+
+
+def bench_on_devices(
+    targets: Sequence[RemoteTarget],
+    artifacts: Sequence[Artifact],
+    options: MeasureOptions,
+    device: DeviceBenchOptions,
+    *,
+    threads: Sequence[int] = (1,),
+    subject: str = "",
+    say: Say = lambda name, what: None,
+) -> tuple[BenchResult, list[str]]:
+    """Measure every artefact on every device; a device that fails leaves the others' results alone.
+
+    Returns:
+        the result, and sentences about the devices.
+
+    Raises:
+        InputError, EdgeoptError: nothing could be measured.
+        KeyboardInterrupt: interrupted before anything was measured.
+    """
+    for artifact in artifacts:
+        if artifact.format not in RUNTIME_OF_FORMAT:
+            raise InputError(f"{artifact.name} can't be run on a device: .pte and .tflite files can.")
+    stop = threading.Event()
+    outcomes = [_Outcome() for _ in targets]
+
+    def work(position: int) -> None:
+        one = _Device(targets[position], artifacts, options, device, threads, stop, say, outcomes[position])
+        one.run()
+
+    interrupted = False
+    if len(targets) == 1:
+        work(0)
+    else:
+        with ThreadPoolExecutor(max_workers=len(targets)) as pool:
+            futures = [pool.submit(work, position) for position in range(len(targets))]
+            try:
+                for future in futures:
+                    future.result()
+            except KeyboardInterrupt:
+                stop.set()
+                interrupted = True
+    interrupted = interrupted or any(outcome.interrupted for outcome in outcomes)
+    records = [record for outcome in outcomes for record in outcome.records]
+    failures = [failure for outcome in outcomes for failure in outcome.failures]
+    warnings = [warning for outcome in outcomes for warning in outcome.warnings]
+    if not records:
+        if interrupted:
+            raise KeyboardInterrupt
+        raise failures[0] if failures else InputError("there is nothing to measure.")
+    run = Run("bench", subject, tuple(_sizes_once(records)))
+    return BenchResult(run, tuple(failures), interrupted), list(dict.fromkeys(warnings))
+
+
+class _Device:
+    """One device's part of the work."""
+
+    def __init__(
+        self, target: RemoteTarget, artifacts: Sequence[Artifact], options: MeasureOptions,
+        device: DeviceBenchOptions, threads: Sequence[int], stop: threading.Event, say: Say, outcome: _Outcome,
+    ) -> None:  # fmt: skip
+        self.target, self.artifacts, self.options, self.device = target, artifacts, options, device
+        self.threads, self._stop, self._say, self.outcome = threads, stop, say, outcome
+        self._given_up = False
+
+    def run(self) -> None:
+        session = DeviceSession(
+            self.target, wait_s=self.device.wait_s, recover_s=self.device.recover_s, say=self.say
+        )
+        try:
+            with session:
+                self._all(session)
+        except (_Stopped, KeyboardInterrupt):
+            self.outcome.interrupted = True
+        except EdgeoptError as error:
+            self.outcome.failures.append(error)
+        finally:
+            self.outcome.warnings += session.warnings
+            self.target.close()
+            self._say(self.target.name, "done")
+
+    def say(self, what: str) -> None:
+        if self._stop.is_set():
+            raise _Stopped("stopped")
+        self._say(self.target.name, what)
+
+    def _all(self, session: DeviceSession) -> None:
+        profile = self._profile(session)
+        with self._governors(session):
+            for artifact in self.artifacts:
+                for count in self.threads:
+                    if not self._try(session, artifact, count, profile):
+                        break
+                if self._given_up:
+                    return
+
+    def _try(
+        self, session: DeviceSession, artifact: Artifact, count: int, profile: DeviceProfile | None
+    ) -> bool:
+        """Measure one file; False when it failed, and ``_given_up`` when the device did."""
+        try:
+            self._one(session, artifact, count, profile)
+        except _Stopped:
+            raise
+        except EdgeoptError as error:
+            self.outcome.failures.append(error)
+            self._given_up = isinstance(error, DeviceError) and error.kind in ("lost", "unusable", "space")
+            return False
+        return True
+
+    def _one(
+        self, session: DeviceSession, artifact: Artifact, count: int, profile: DeviceProfile | None
+    ) -> None:
+        payload = self._payload(RUNTIME_OF_FORMAT[artifact.format])
+        options = replace(self.options, num_threads=count)
+
+        def say(what: str) -> None:
+            self.say(f"{artifact.name} · {count} thread(s) · {what}")
+
+        arrays, reference = self._inputs(session, artifact, payload)
+        chosen = DeviceOptions(
+            cpus=self._cpus(session, profile, count),
+            cool_c=profile.thermal.cool_down_c if profile and self.device.cool_down else None,
+            cool_timeout_s=self.device.cool_timeout_s,
+            timeout_s=self.device.timeout_s,
+            reference=reference,
+            compare_with_host=self.device.compare_with_host,
+        )
+        done = measure_on_device(session, artifact.path, payload, arrays, options, chosen, say)
+        name = profile.name if profile else None
+        self.outcome.records += device_records(artifact, done, session, name)
+        if done.summary is None:
+            self.outcome.warnings += done.warnings
+        if done.failure is not None:
+            raise done.failure
+        if self.device.power is not None and done.summary is not None:
+            self._energy(session, artifact, done, name, say)
+
+    def _energy(
+        self, session: DeviceSession, artifact: Artifact, done: DeviceMeasurement, name: str | None,
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        from ..android_harness.device_power import choose_device_meter, energy_on_device
+
+        try:
+            meter = choose_device_meter(
+                session.target, self.device.power or None, while_charging=self.device.while_charging
+            )
+            say(f"energy by {meter.name}")
+            energy = energy_on_device(session, meter, done)
+        except DeviceError:
+            raise
+        except EdgeoptError as error:
+            self.outcome.warnings.append(f"{self.target.name}: no energy figure: {error}")
+            return
+        self.outcome.records += device_energy_records(energy, artifact, done, session, name)
+
+    def _payload(self, runtime: str) -> Payload:
+        if self.device.make_payload is not None:
+            return self.device.make_payload(runtime)
+        if self.device.runner is not None:
+            return user_payload(self.device.runner, runtime)
+        return own_payload(runtime)
+
+    def _profile(self, session: DeviceSession) -> DeviceProfile | None:
+        given = self.device.profile
+        if given is not None:
+            differs = mismatch(given, session.facts)
+            if differs:
+                self.outcome.warnings.append(f"{self.target.name}: {differs}")
+            return given
+        return next(iter(matching_profiles(session.facts)), None)
+
+    def _cpus(
+        self, session: DeviceSession, profile: DeviceProfile | None, count: int
+    ) -> tuple[int, ...] | None:
+        """The CPUs asked for, or the big cluster's where the profile or the device tells which it is.
+
+        Raises:
+            InputError: the CPUs asked for can't be had.
+        """
+        asked = self.options.cpu_affinity or None
+        chosen = asked or big_cpus(session, profile)
+        if chosen is None or (asked is None and len(chosen) < count):
+            return None
+        tried = session.target.script(" ".join([*on_cpus([], chosen), "true"]))
+        if tried.returncode == 0:
+            return chosen
+        words = (
+            f"{self.target.name} can't run on CPUs {', '.join(map(str, chosen))} ({last_line(tried.stderr)})"
+        )
+        if asked:
+            raise InputError(f"{words}: choose others with --cpu-affinity.")
+        self.outcome.warnings.append(f"{words}: the scheduler chose")
+        return None
+
+    def _inputs(
+        self, session: DeviceSession, artifact: Artifact, payload: Payload
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        if not payload.gives_outputs:
+            return [], None
+        return inputs_for_device(session, artifact, payload, self.options.inputs, self.device.timeout_s)
+
+    @contextmanager
+    def _governors(self, session: DeviceSession) -> Iterator[None]:
+        """With ``allow_root``: the governor ``performance``, and the old one back at the end."""
+        from ..android_harness.device_conditions import find_root, pin_governor, set_governors
+
+        if not self.device.allow_root:
+            yield
+            return
+        try:
+            root = find_root(session.target)
+            before = pin_governor(session.target, root)
+        except DeviceError as error:
+            self.outcome.warnings.append(f"the governor was not set: {str(error).rstrip('.')}")
+            yield
+            return
+        try:
+            yield
+        finally:
+            try:
+                set_governors(session.target, root, before)
+            except DeviceError as error:
+                self.outcome.warnings.append(f"the old governor was not given back: {str(error).rstrip('.')}")
+
+
+def big_cpus(session: DeviceSession, profile: DeviceProfile | None) -> tuple[int, ...] | None:
+    """The numbers of the fastest cluster's CPUs; None where neither the device nor a profile tells."""
+    clusters = session.facts.clusters
+    if profile is not None:
+        position = profile.cpu.clusters.index(profile.big_cluster)
+        if len(clusters) == len(profile.cpu.clusters):
+            return clusters[position][0]
+        if not clusters and not session.facts.emulated_by:
+            first = sum(cluster.count for cluster in profile.cpu.clusters[:position])
+            return tuple(range(first, first + profile.big_cluster.count))
+    if len(clusters) > 1 and all(mhz for _, mhz in clusters):
+        return max(clusters, key=lambda cluster: cluster[1] or 0.0)[0]
+    return None
+
+
+def inputs_for_device(
+    session: DeviceSession, artifact: Artifact, payload: Payload, archive: Path | None, timeout_s: float
+) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    """Input arrays, and the source model's outputs on them where a bundle has both.
+
+    The user's archive, else the bundle's first golden sample, else random ones of the file's shapes.
+    """
+    import numpy as np
+
+    from ..bundle import MANIFEST, load_bundle
+
+    if archive is not None:
+        try:
+            data = np.load(archive)
+            return ([data] if isinstance(data, np.ndarray) else [data[n] for n in data.files]), None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{archive} is not a readable .npz file ({error}).") from error
+    if artifact.bundle is not None and (artifact.bundle / MANIFEST).is_file():
+        bundle = load_bundle(artifact.bundle)
+        inputs, outputs = bundle.golden()
+        entry = next((e for e in bundle.artifacts if e.file == artifact.name), None)
+        if inputs and entry is not None and not any(tensor.quantization for tensor in entry.inputs):
+            arrays = [
+                a.astype(t.dtype) if t.dtype.startswith("float") and a.dtype.kind == "f" else a
+                for a, t in zip(inputs[0], entry.inputs, strict=True)
+            ]
+            return arrays, list(outputs[0])
+    generator = np.random.default_rng(0)
+    arrays = []
+    for row in describe_inputs(session, artifact.path, payload, timeout_s=timeout_s):
+        shape = [max(size, 1) for size in row["shape"]]
+        if row["dtype"].startswith("float"):
+            arrays.append(generator.standard_normal(shape).astype(row["dtype"]))
+        else:
+            arrays.append(generator.integers(0, 2, shape).astype(row["dtype"]))
+    return arrays, None
+
+
+def _sizes_once(records: list[Record]) -> list[Record]:
+    seen: set[str] = set()
+    kept = []
+    for record in records:
+        if record.metric == "size_bytes":
+            if record.artifact_sha256 in seen:
+                continue
+            seen.add(record.artifact_sha256)
+        kept.append(record)
+    return kept
