@@ -48,7 +48,7 @@ _PACKAGES = (
     ("sqlalchemy", "bench, history, gate (the store)", "pip install edgeopt", False),
     ("onnxruntime", "bench and compare of .onnx", 'pip install "edgeopt[onnx]"', False),
     ("psycopg", "--store postgresql+psycopg://…", 'pip install "edgeopt[postgresql]"', False),
-    ("nvidia-ml-py", "joules of bench --on server:cuda", 'pip install "edgeopt[cuda]"', False),
+    ("nvidia-ml-py", "joules of compare --server cuda", 'pip install "edgeopt[cuda]"', False),
     ("scikit-learn", "the demo", 'pip install "edgeopt[demo]"', False),
 )
 
@@ -76,7 +76,7 @@ def _packages() -> Iterator[Check]:
 def _cuda() -> Check:
     driver = Path("/proc/driver/nvidia/version")
     found = "NVIDIA driver loaded" if driver.exists() else None
-    return Check("CUDA GPU", found, "bench --on server:cuda, compare --server cuda", "a machine with an NVIDIA GPU")
+    return Check("CUDA GPU", found, "compare --server cuda", "a machine with an NVIDIA GPU")
 
 
 def _tools() -> Iterator[Check]:

@@ -122,7 +122,7 @@ class Monsoon(Streamed):
     """Monsoon High Voltage Power Monitor, main channel; its output must be on already."""
 
     name = "monsoon"
-    channels = (
+    channels: tuple[Channel, ...] = (
         Channel(
             "main", "J", 5000.0, "±1% of the current by its maker's data sheet (not checked here)", _SCOPE
         ),
@@ -205,7 +205,7 @@ class Ppk2(Streamed):
     """
 
     name = "ppk2"
-    channels = (
+    channels: tuple[Channel, ...] = (
         Channel(
             "supply", "J", 100_000.0, "better than ±20% by its maker (not checked here); current only", _SCOPE
         ),
