@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rich.measure import Measurement
 from rich.table import Table
 
 from ..results.summary import percent
@@ -75,15 +76,7 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
     """The table an export ends with."""
     manifest = bundle.manifest
     metric = manifest.evaluation
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("file", overflow="fold")
-    table.add_column("precision", no_wrap=True)
-    for column in ("size", "SNR", "top-1", "delegated", "int8", *([metric.metric] if metric else [])):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for artifact in manifest.artifacts:
-        table.add_row(*_cells(artifact, with_metric=metric is not None))
-    console.print(table)
+    console.print(_fitting_table(console, manifest.artifacts, metric.metric if metric else None))
     if metric is not None:
         size = f" on {metric.samples:,} samples" if metric.samples else ""
         console.print(f"source model: {metric.metric} {metric.value:.4f}{size}")
@@ -93,21 +86,45 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
     console.print(f"[{colour}]{manifest.status}[/] {bundle.path}", soft_wrap=True)
 
 
-def _cells(artifact: Artifact, *, with_metric: bool) -> list[str]:
+# What a narrow terminal does without, in this order; the summary and --json have it all.
+_DISPENSABLE = ("top-1", "int8", "delegated")
+_UNBOUNDED = 10_000
+
+
+def _fitting_table(console: Console, artifacts: list[Artifact], metric: str | None) -> Table:
+    """The table of artefacts, without as many columns as it takes to fit the terminal."""
+    rows = [_cells(artifact, metric) for artifact in artifacts]
+    for dropped in range(len(_DISPENSABLE) + 1):
+        left_out = _DISPENSABLE[:dropped]
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in rows[0] if rows else ():
+            if column not in left_out:
+                justify = "left" if column in ("file", "precision", "") else "right"
+                table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for row in rows:
+            table.add_row(*(cell for column, cell in row.items() if column not in left_out))
+        unbounded = console.options.update(max_width=_UNBOUNDED)
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
+    return table
+
+
+def _cells(artifact: Artifact, metric: str | None) -> dict[str, str]:
     parity = artifact.parity
     top1 = [p["top1_agreement"] for p in parity if p["top1_agreement"] is not None]
-    cells = [
-        artifact.file,
-        artifact.precision,
-        file_size(artifact.size_bytes),
-        f"{min(p['snr_db'] for p in parity):.1f} dB",
-        percent(min(top1)) if top1 else "–",
-        percent(artifact.contents.get("delegated_macs_ratio")),
-        percent(artifact.contents.get("quantized_weights_ratio")),
-    ]
-    if with_metric:
-        cells.append(f"{artifact.metric:.4f}" if artifact.metric is not None else "–")
-    return [*cells, "[green]ok[/]" if artifact.status == "verified" else "[red]failed[/]"]
+    cells = {
+        "file": artifact.file,
+        "precision": artifact.precision,
+        "size": file_size(artifact.size_bytes),
+        "SNR": f"{min(p['snr_db'] for p in parity):.1f} dB",
+        "top-1": percent(min(top1)) if top1 else "–",
+        "delegated": percent(artifact.contents.get("delegated_macs_ratio")),
+        "int8": percent(artifact.contents.get("quantized_weights_ratio")),
+    }
+    if metric is not None:
+        cells[metric] = f"{artifact.metric:.4f}" if artifact.metric is not None else "–"
+    cells[""] = "[green]ok[/]" if artifact.status == "verified" else "[red]failed[/]"
+    return cells
 
 
 def file_size(size_bytes: int) -> str:

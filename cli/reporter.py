@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCHEMA_VERSION = 1
+_PIPE_WIDTH = 140
 
 
 def print_json(payload: Mapping[str, Any]) -> None:
@@ -48,7 +50,11 @@ def console(*, stderr: bool = False) -> Console:
     """A Rich console; colour and width follow the terminal, ``NO_COLOR`` is honoured."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    found = Console(stderr=stderr, highlight=False)
+    # A pipe has no width; Rich takes 80 columns for it, which would break tables that a file has room for.
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = _PIPE_WIDTH
+    return found
 
 
 class Reporter:

@@ -73,4 +73,8 @@ def _tensor(tensor: Mapping[str, Any]) -> str:
 
 def percent(ratio: float | None) -> str:
     """A ratio as a percentage, a dash when there is none."""
-    return "–" if ratio is None else f"{ratio:.0%}" if ratio in (0.0, 1.0) else f"{ratio:.1%}"
+    if ratio is None:
+        return "–"
+    if 0.9995 <= ratio < 1.0:
+        return ">99.9%"
+    return f"{ratio:.0%}" if ratio in (0.0, 1.0) else f"{ratio:.1%}"
