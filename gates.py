@@ -10,6 +10,8 @@ from .errors import InputError
 
 # An "int8" file that keeps more than half of its weights in float isn't what its name says.
 _MIN_QUANTIZED_WEIGHTS = 0.5
+# Fewer elements than this are indices and tables of an operator, not weights that anyone would shrink.
+_FEW_WEIGHTS = 1000
 # A float16 file should be half of a float32 one; a quarter of slack is for what is no weight.
 _HALF_SIZE_RATIO = 0.75
 
@@ -100,7 +102,8 @@ def artifact_warnings(item: Produced, size_budget_mib: float | None) -> list[str
             f"{size_mib:,.0f} MiB is over the {size_budget_mib:,.0f} MiB that the profile allows a model"
         )
     quantized = report.get("quantized_weights_ratio", 0.0)
-    if precision.startswith("int8") and quantized < _MIN_QUANTIZED_WEIGHTS:
+    elements = sum(report.get("weights", {}).values())
+    if precision.startswith("int8") and elements > _FEW_WEIGHTS and quantized < _MIN_QUANTIZED_WEIGHTS:
         warnings.append(
             f"only {quantized:.0%} of the weights are int8; the rest stayed float, so the file hardly shrinks"
         )
@@ -115,7 +118,6 @@ def artifact_warnings(item: Produced, size_budget_mib: float | None) -> list[str
             f"only {computed:.0%} of the multiply-accumulates use int8; the rest expand their weights to float: "
             "smaller, not faster"
         )
-    elements = sum(report.get("weights", {}).values())
     if precision == "fp16" and elements > 10_000 and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements:
         warnings.append(
             "the weights are stored in float32, so the file is not smaller; arithmetic is float16"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
 from ..errors import InputError
 from .inputs import read_npz, to_tensors
@@ -82,12 +83,20 @@ def _as_sample(value: Any, source: SourceModel, where: str) -> Sample:
         value = tuple(value[name] for name in names)
     elif isinstance(value, torch.Tensor):
         value = (value,)
-    sample = tuple(value)
+    sample = _flat(tuple(value), source)
     if len(sample) != len(names):
         raise InputError(
             f"{where} has {len(sample)} tensors; the model takes {len(names)} ({', '.join(names)})."
         )
     return tuple(fit_sample(tensor, source, index, where) for index, tensor in enumerate(sample))
+
+
+def _flat(value: tuple[Any, ...], source: SourceModel) -> tuple[Any, ...]:
+    """The tensors of a sample that is nested as the model's arguments are; any other as it is."""
+    leaves, spec = pytree.tree_flatten((value, {}))
+    if spec != source.module._signature.spec:
+        return value
+    return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
 def fit_sample(tensor: torch.Tensor, source: SourceModel, index: int, where: str) -> torch.Tensor:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch.export import ExportedProgram
 
 
 @contextmanager
-def preserved_state(module: torch.nn.Module) -> Iterator[None]:
-    """Put every buffer of ``module`` back to what it held when the block began."""
-    saved = [(buffer, buffer.clone()) for buffer in module.buffers()]
+def preserved(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Put ``tensors`` back to what they held when the block began."""
+    saved = [(tensor, tensor.clone()) for tensor in tensors]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, before in saved:
-                buffer.copy_(before)
+            for tensor, before in saved:
+                tensor.copy_(before)
+
+
+def preserved_state(module: torch.nn.Module) -> AbstractContextManager[None]:
+    """Put every buffer of ``module`` back to what it held when the block began."""
+    return preserved(module.buffers())
 
 
 def changed_buffers(program: ExportedProgram) -> list[torch.fx.Node]:

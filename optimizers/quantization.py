@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from ..errors import InputError
 from ..models.data import Sample
 from ..models.program import Capture
+from ..models.state import preserved
 
 _HALF_MAX = 65504.0
 
@@ -46,7 +47,9 @@ def _prepare(capture: Capture, samples: Sequence[Sample], **config: Any) -> torc
 
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(**config))
     prepared: torch.fx.GraphModule = prepare_pt2e(capture.program.module(), quantizer)
-    with torch.no_grad():
+    # Samples leave their traces in the observers alone, not in a state that the model itself keeps.
+    state = [b for name, b in prepared.named_buffers() if name in capture.program.state_dict]
+    with torch.no_grad(), preserved(state):
         for sample in samples:
             prepared(*sample)
     return prepared

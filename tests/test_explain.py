@@ -187,3 +187,28 @@ def test_a_pte_without_kernels_names_the_operators(tmp_path: Path, monkeypatch: 
     finding = explain(error, "pte", program, tmp_path / "model.pte")
     assert finding.message == "the ExecuTorch runtime has no kernel for special_i0"
     assert finding.module == "odd"
+
+
+def test_calibration_leaves_a_models_own_state_alone() -> None:
+    from edgeopt.optimizers.quantization import prepare_dynamic
+
+    found = capture(load_source_model(Stateful(), example_inputs=torch.ones(1, 4)))
+    prepared = prepare_dynamic(found)
+    assert torch.equal(dict(prepared.named_buffers())["model.seen"], torch.zeros(1, 4))
+
+
+def test_a_sample_may_be_nested_as_the_models_arguments_are() -> None:
+    from edgeopt.models.data import load_calibration
+
+    class Pair(nn.Module):
+        def forward(self, pair: dict[str, torch.Tensor], offset: torch.Tensor) -> torch.Tensor:
+            return pair["left"] - offset
+
+    def sample() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        return {"left": torch.randn(1, 4)}, torch.randn(1, 4)
+
+    source = load_source_model(Pair(), example_inputs=sample())
+    (loaded,) = load_calibration(source, [given := sample()])
+    assert torch.equal(loaded[0], given[0]["left"]) and torch.equal(loaded[1], given[1])
+    with pytest.raises(InputError, match="must have shape"):
+        load_calibration(source, [({"left": torch.randn(1, 3)}, torch.randn(1, 4))])
