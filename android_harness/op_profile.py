@@ -111,11 +111,16 @@ def etdump_ops(path: Path, model: LoadedModel, inputs: list[np.ndarray]) -> list
     with tempfile.TemporaryDirectory(prefix="edgeopt-etdump-") as folder:
         dump = Path(folder) / "dump.etdp"
         model.write_etdump(dump)
-        from executorch.devtools import Inspector
+        return read_etdump(dump, path)
 
-        record = path.with_suffix(".etrecord")
-        inspector = Inspector(etdump_path=str(dump), etrecord=str(record) if record.is_file() else None)
-        events = [event for block in inspector.event_blocks for event in block.events]
+
+def read_etdump(dump: Path, path: Path) -> list[dict[str, Any]]:
+    """Op times from an ETDump of the file ``path``, whose ETRecord is used when it lies beside it."""
+    from executorch.devtools import Inspector
+
+    record = path.with_suffix(".etrecord")
+    inspector = Inspector(etdump_path=str(dump), etrecord=str(record) if record.is_file() else None)
+    events = [event for block in inspector.event_blocks for event in block.events]
     # Kept: operators inside delegates, kernels outside, and the calls of delegates that record nothing.
     detailed = {event._instruction_id for event in events if event.is_delegated_op}
     kept = [

@@ -31,6 +31,7 @@ class Job:
     num_runs: int
     output_prefix: str | None = None
     describe: bool = False
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def _own_flags(job: Job) -> list[str]:
     for name, shape, dtype in job.inputs:
         flags += ["--input", f"{name}@{'x'.join(map(str, shape))}:{dtype}"]
     flags += ["--warmup", str(job.warmup_runs), "--runs", str(job.num_runs)]
+    flags += ["--profile", job.profile] if job.profile else []
     return flags + (["--output-prefix", job.output_prefix] if job.output_prefix else [])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,11 +147,7 @@ def bench(
     )
     threads = numbers(num_threads, "--num-threads")
     if is_device(on):
-        unusable = {
-            "--duration": duration is not None,
-            "--rate": rate is not None,
-            "--profile-ops": profile_ops,
-        }
+        unusable = {"--duration": duration is not None, "--rate": rate is not None}
         refuse_device_options(on, {**unusable, "--runtime": runtime is not None})
         return bench_devices(
             reporter,
@@ -167,6 +164,7 @@ def bench(
             allow_root=allow_root,
             power=(power_meter or "") if power or power_meter else None,
             while_charging=while_charging,
+            profile_ops=profile_ops,
             store=store,
             no_store=no_store,
             show=lambda r, payload, errors: _print(r, payload, csv, markdown, errors),
@@ -233,7 +231,16 @@ def _draw_ops(console: Console, profile: dict[str, Any]) -> None:
     ops = profile["ops"]
     outside = [op for op in ops if not op["delegated"]]
     moving = [op for op in ops if op["layout"]]
-    console.print(f"\n{profile['artifact']}, {profile['threads']} thread(s): {len(ops)} ops", markup=False)
+    where = f" on {profile['target']}" if "target" in profile else ""
+    console.print(
+        f"\n{profile['artifact']}{where}, {profile['threads']} thread(s): {len(ops)} ops", markup=False
+    )
+    if any(op["ms"] is None for op in ops):
+        kinds = Counter(f"{op['name']}{'' if op['delegated'] else ' (no delegate)'}" for op in ops)
+        for name, count in kinds.most_common(10):
+            console.print(f"  {count}× {name}", markup=False)
+        console.print("  no times: the device is emulated", markup=False)
+        return
     rows = op_rows(ops)
     draw_table(console, rows, [c for c in columns_of(rows) if c in rows[0]])
     for what, some in (("run outside a delegate", outside), ("only move data", moving)):

@@ -59,6 +59,7 @@ def bench_devices(
     allow_root: bool,
     power: str | None,
     while_charging: bool,
+    profile_ops: bool,
     store: str | None,
     no_store: bool,
     show: Callable[[Reporter, dict[str, Any], list[str]], None],
@@ -75,7 +76,7 @@ def bench_devices(
     targets = targets_of(on, accept_host_key=accept_host_key)
     device = DeviceBenchOptions(
         profile=chosen, runner=runner, wait_s=wait_s, recover_s=wait_s, cool_down=cool_down, power=power,
-        while_charging=while_charging, allow_root=allow_root,
+        while_charging=while_charging, allow_root=allow_root, profile_ops=profile_ops,
     )  # fmt: skip
     with _lines(reporter, len(targets)) as say:
         result, warnings = bench_on_devices(
@@ -94,7 +95,10 @@ def bench_devices(
     for m in measurements:
         if m["metric"] == "cosine":
             reporter.note(f"{m['artifact']} on {m['target']}: {'; '.join(m['details']['words'])}")
-    show(reporter, {"run_id": result.run.id, "measurements": measurements}, [str(f) for f in result.failures])
+    payload = {"run_id": result.run.id, "measurements": measurements}
+    if profile_ops:
+        payload["profiles_of_ops"] = list(result.profiles)
+    show(reporter, payload, [str(f) for f in result.failures])
     if result.interrupted:
         return 130
     return max((failure.exit_code for failure in result.failures), default=0)

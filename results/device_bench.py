@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..android_harness.device_measure import (
     DeviceMeasurement,
@@ -17,6 +17,7 @@ from ..android_harness.device_measure import (
     measure_on_device,
     on_cpus,
 )
+from ..android_harness.device_op_profile import profile_ops_on_device
 from ..android_harness.device_session import DeviceSession
 from ..android_harness.discovery import matching_profiles, mismatch
 from ..android_harness.measure import MeasureOptions
@@ -41,7 +42,8 @@ class DeviceBenchOptions:
     """How devices are used. Times in seconds.
 
     ``runner`` is a binary of the user's instead of our own runner; ``make_payload`` replaces both (tests).
-    ``cool_down`` waits for the profile's temperature; ``power`` measures energy ("" takes the best meter).
+    ``cool_down`` waits for the profile's temperature; ``power`` measures energy ("" takes the best meter);
+    ``profile_ops`` takes the time of each op too, in a process of its own.
     """
 
     profile: DeviceProfile | None = None
@@ -56,13 +58,15 @@ class DeviceBenchOptions:
     allow_root: bool = False
     make_payload: Callable[[str], Payload] | None = None
     compare_with_host: bool = True
+    profile_ops: bool = False
 
 
 @dataclass
 class _Outcome:
-    """What one device gave: records, failures and sentences about the device."""
+    """What one device gave: records, op profiles, failures and sentences about the device."""
 
     records: list[Record] = field(default_factory=list)
+    profiles: list[dict[str, Any]] = field(default_factory=list)
     failures: list[EdgeoptError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -122,7 +126,8 @@ def bench_on_devices(
             raise KeyboardInterrupt
         raise failures[0] if failures else InputError("there is nothing to measure.")
     run = Run("bench", subject, tuple(_sizes_once(records)))
-    return BenchResult(run, tuple(failures), interrupted), list(dict.fromkeys(warnings))
+    profiles = tuple(profile for outcome in outcomes for profile in outcome.profiles)
+    return BenchResult(run, tuple(failures), interrupted, profiles), list(dict.fromkeys(warnings))
 
 
 class _Device:
@@ -208,6 +213,11 @@ class _Device:
             raise done.failure
         if self.device.power is not None and done.summary is not None:
             self._energy(session, artifact, done, name, say)
+        if self.device.profile_ops:
+            say("ops")
+            ops = profile_ops_on_device(session, done)
+            entry = {"artifact": artifact.name, "target": self.target.name, "threads": count, "ops": ops}
+            self.outcome.profiles.append(entry)
 
     def _energy(
         self, session: DeviceSession, artifact: Artifact, done: DeviceMeasurement, name: str | None,

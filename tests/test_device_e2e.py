@@ -106,7 +106,11 @@ def test_pixel7_over_adb(
         str(tmp_path / "in.npz"),
         "--no-store",
         "--allow-root",
+        "--profile-ops",
     )
+    (profile,) = found["profiles_of_ops"]  # type: ignore[misc]
+    assert profile["target"] == f"adb:{serial}" and any(op["delegated"] for op in profile["ops"])
+    assert all(op["ms"] is None for op in profile["ops"]), "a time of the emulator was reported"
     measurements: list[dict[str, object]] = found["measurements"]  # type: ignore[assignment]
     assert code == 0 and {m["metric"] for m in measurements} == {"cosine", "size_bytes"}
     parity = next(m for m in measurements if m["metric"] == "cosine")
