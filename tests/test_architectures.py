@@ -154,7 +154,12 @@ def test_an_architecture_in_every_format_and_precision(
         }
         model.eval()
     bundle = edgeopt.export(
-        model, profile="pixel7", precision=",".join(PRECISIONS), output=tmp_path / "bundle", **options
+        model,
+        profile="pixel7",
+        precision=",".join(PRECISIONS),
+        output=tmp_path / "bundle",
+        use_cache=False,
+        **options,
     )
     manifest = bundle.manifest.model_dump()
     assert manifest["status"] == "verified"

@@ -98,7 +98,13 @@ def test_an_odd_module_ends_as_files_or_as_one_sentence(
 ) -> None:
     odd = ODD[name]
     expected = OUTCOMES.get(name, WORKS)
-    options = {"profile": "pixel7", "precision": "fp32", "output": tmp_path / "bundle", "name": name}
+    options = {
+        "profile": "pixel7",
+        "precision": "fp32",
+        "output": tmp_path / "bundle",
+        "name": name,
+        "use_cache": False,
+    }
     if not {"works", "rewritten"} & set(expected.values()):
         with pytest.raises(edgeopt.InputError) as refused:
             edgeopt.export(
@@ -151,6 +157,7 @@ def test_an_odd_module_in_every_other_precision(name: str, tmp_path: Path) -> No
         calibration=[odd.inputs() for _ in range(8)],
         profile="pixel7",
         precision="fp16,int8-dynamic,int8-static",
+        use_cache=False,
         output=tmp_path / "bundle",
     )
     manifest = bundle.manifest.model_dump()
@@ -172,6 +179,7 @@ def test_a_crash_of_one_exporter_costs_one_format(tmp_path: Path, monkeypatch: p
         example_inputs=odd.example(),
         profile="pixel7",
         precision="fp32",
+        use_cache=False,
         output=tmp_path / "bundle",
     )
     manifest = bundle.manifest.model_dump()
