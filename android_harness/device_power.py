@@ -7,6 +7,7 @@ not there, or may not be read, say so in :meth:`problem`.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -89,6 +90,18 @@ def gauge_watts(gauge: Mapping[str, int | str]) -> tuple[float, str]:
     )
 
 
+def parse_batterystats(text: str) -> float | None:
+    """Joules drawn since the battery was full, out of ``dumpsys batterystats`` and ``dumpsys battery``.
+
+    The lines ``Capacity: 4355, Computed drain: 12.3, actual drain: 0-43`` (mAh) and ``voltage: 3870`` (mV).
+    """
+    drain = re.search(r"Computed drain: (\d{1,6}(?:\.\d{1,6})?)", text)
+    voltage = re.search(r"^\s*voltage: (\d{3,5})\s*$", text, re.MULTILINE)
+    if drain is None or voltage is None:
+        return None
+    return float(drain[1]) / 1e3 * 3600.0 * int(voltage[1]) / 1e3
+
+
 def parse_hwmon(text: str) -> dict[str, float]:
     """Watts of each rail, out of ``label|mV|mA`` lines; the board's input alone when it is among them."""
     found = {}
@@ -100,7 +113,7 @@ def parse_hwmon(text: str) -> dict[str, float]:
     return whole or found
 
 
-class _DeviceMeter:
+class _DeviceMeter(ABC):
     """What the meters share: a script on the device, and its text turned into one figure."""
 
     name = ""
@@ -122,8 +135,9 @@ class _DeviceMeter:
             return str(error).rstrip(".")
         return None
 
+    @abstractmethod
     def read(self) -> float:
-        raise NotImplementedError
+        """Joules so far, or watts now; the channels say which."""
 
 
 class OdpmService(_DeviceMeter):
@@ -186,6 +200,25 @@ class FuelGauge(_DeviceMeter):
         return watts
 
 
+class Batterystats(_DeviceMeter):
+    """Android's own account of the battery: a model of the phone's maker, not a meter. By name only."""
+
+    name = "batterystats"
+    script = "dumpsys batterystats 2>/dev/null; dumpsys battery 2>/dev/null"
+
+    def read(self) -> float:
+        joules = parse_batterystats(self.text())
+        if joules is None:
+            raise DeviceError(
+                "batterystats shows no computed drain (it counts on battery only: unplug the phone).",
+                "refused",
+            )
+        if not self.channels:
+            accuracy = "Android's power model (power_profile.xml), not a measurement"
+            self.channels = (Channel("battery", "J", 1.0, accuracy, "whole device, as Android models it"),)
+        return joules
+
+
 class Ina3221(_DeviceMeter):
     """A Jetson's (or another board's) INA3221 behind hwmon."""
 
@@ -234,11 +267,11 @@ def choose_device_meter(
     """
     meters: list[_DeviceMeter] = [OdpmService(target), OdpmFiles(target), Ina3221(target), PiPmic(target)]
     meters.append(FuelGauge(target, while_charging=while_charging))
-    wanted = [meter for meter in meters if name in (None, meter.name)]
+    model = Batterystats(target)
+    wanted = [model] if name == model.name else [meter for meter in meters if name in (None, meter.name)]
     if not wanted:
-        raise InputError(
-            f"no device has a power meter {name!r}: known are {', '.join(meter.name for meter in meters)}."
-        )
+        known = ", ".join(meter.name for meter in [*meters, model])
+        raise InputError(f"no device has a power meter {name!r}: known are {known}.")
     reasons = []
     for meter in wanted:
         problem = meter.problem()

@@ -361,3 +361,30 @@ def test_written_toml_reads_back_as_it_was(content: dict[str, object]) -> None:
     import tomllib
 
     assert tomllib.loads(to_toml(content)) == content
+
+
+BATTERYSTATS = """\
+  Estimated power use (mAh):
+    Capacity: 4355, Computed drain: 12.5, actual drain: 0-43.6
+    Global
+      screen: 3.21 apps: 3.21
+Current Battery Service state:
+  AC powered: false
+  level: 81
+  voltage: 4000
+"""
+
+
+def test_batterystats_is_charge_times_voltage() -> None:
+    from edgeopt.android_harness.device_power import parse_batterystats
+
+    assert parse_batterystats(BATTERYSTATS) == pytest.approx(0.0125 * 3600 * 4.0)
+    assert parse_batterystats("Computed drain: 12.5") is None
+
+
+@given(st.text())
+def test_any_batterystats_text_is_read_or_refused(text: str) -> None:
+    from edgeopt.android_harness.device_power import parse_batterystats
+
+    found = parse_batterystats(text)
+    assert found is None or found >= 0
