@@ -12,14 +12,15 @@ from typing import Any
 
 from .bundle import Bundle, load_bundle, staged
 from .converters.checks import Checks, make_checks, uninformative_outputs
+from .converters.explain import explain
 from .converters.jobs import FORMATS, Produced, Wanted, discard, produce
 from .device_profiles import DeviceProfile
-from .errors import GateError, InputError
+from .errors import EdgeoptError, GateError, InputError
 from .gates import Gates
 from .models.data import load_evaluation
 from .models.findings import Finding
 from .optimizers.capabilities import unsupported_reason
-from .optimizers.passes import Optimizer
+from .optimizers.passes import OptimizedModel, Optimizer
 from .optimizers.recipe import Recipe
 from .planning import Plan, make_plan
 from .record import ExportResult, why_failed, write_record
@@ -139,7 +140,16 @@ def _convert(
     result = ExportResult()
     wanted = []
     for name, recipe, file in plan.files():
-        item = Wanted(name, optimizer.run(recipe), file, use_cache)
+        try:
+            item = Wanted(name, optimizer.run(recipe), file, use_cache)
+        except EdgeoptError:
+            raise
+        except Exception as error:
+            # A pass that chokes on the model costs its own precision, as a converter that does.
+            unmade = Wanted(name, OptimizedModel(plan.capture, recipe.precision), file)
+            finding = explain(error, name, plan.capture.program)
+            result.not_made.append(Produced(unmade, findings=(finding,)))
+            continue
         reason = unsupported_reason(item.precision, name, dynamic_shapes=bool(plan.capture.dynamic_shapes))
         if reason is None:
             wanted.append(item)

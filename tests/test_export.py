@@ -200,6 +200,22 @@ def test_a_failed_parity_gate_names_the_output(tmp_path: Path) -> None:
     assert caught.value.bundle.manifest.status == "failed"
 
 
+def test_a_pass_that_fails_costs_its_own_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PT2E breaks on some graphs; the precisions that don't need it are delivered all the same."""
+    from edgeopt.optimizers import passes
+
+    def choke(*_: object, **__: object) -> None:
+        raise KeyError("getitem")
+
+    monkeypatch.setattr(passes, "prepare_static", choke)
+    made = edgeopt.export(
+        f"{MODEL}:net", profile="pixel7", formats=("tflite",), precision="int8,fp32", output=tmp_path / "b"
+    )
+    assert [a.precision for a in made.artifacts] == ["fp32"]
+    (missing,) = made.manifest.not_made
+    assert missing["file"] == "model.tflite" and "KeyError" in missing["message"]
+
+
 def test_a_module_and_a_recipe_file(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
