@@ -193,7 +193,7 @@ def test_ctrl_c_leaves_partial_results_and_a_whole_store(runnable: Path, tmp_pat
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
-    time.sleep(8)
+    time.sleep(15)  # loaded machines take seconds to start measuring; the run takes 60
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
