@@ -165,9 +165,12 @@ def test_raspberry_pi_4_over_ssh(
         assert "host key that isn't known" in capsys.readouterr().err
         code, found = run(
             capsys, "bench", str(emulated_models / "cnn.tflite"), "--on", "ssh:pi4", "--profile", "raspberry_pi_4",
-            "--accept-host-key", "--no-store",
+            "--accept-host-key", "--no-store", "--profile-ops",
         )  # fmt: skip
         assert found["ok"], found["errors"]
+        (profile,) = found["profiles_of_ops"]  # type: ignore[misc]
+        assert any("Convolution" in op["name"] and op["delegated"] for op in profile["ops"])
+        assert all(op["ms"] is None for op in profile["ops"])
         parity = next(m for m in found["measurements"] if m["metric"] == "cosine")  # type: ignore[union-attr]
         assert code == 0 and parity["grade"] == "emulated" and parity["details"]["ok"]
         assert parity["conditions"]["model"] == "Raspberry Pi 4 Model B Rev 1.4"
