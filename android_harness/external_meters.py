@@ -13,6 +13,7 @@ import contextlib
 import io
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -37,7 +38,7 @@ def external_meters() -> list[PowerMeter]:
     return found
 
 
-class Streamed:
+class Streamed(ABC):
     """Collects mean power in a thread of its own and integrates it to joules.
 
     Each chunk counts for the whole time since the last one: samples that the USB link drops don't lower the
@@ -56,17 +57,17 @@ class Streamed:
         self._stop = threading.Event()
         self._lock = threading.Lock()
 
+    @abstractmethod
     def start(self) -> None:
         """Open the instrument so that :meth:`watts` can be called."""
-        raise NotImplementedError
 
+    @abstractmethod
     def watts(self) -> float | None:
         """Mean power since the last call in W; None while there is nothing new. Blocks a little."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self) -> None:
         """Let go of the instrument."""
-        raise NotImplementedError
 
     def problem(self) -> str | None:
         if self._thread is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -102,37 +103,37 @@ def shell_line(
     return f"cd {quoted(folder)} && {{ {words}; }}" if folder else words
 
 
-class RemoteTarget:
+class RemoteTarget(ABC):
     """A target behind a transport; fulfils :class:`.target.Target`. ``address`` is how the user names it."""
 
     name = "remote"
     grade = "measured"
     address = ""
 
+    @abstractmethod
     def transport(self, line: str, timeout_s: float, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
         """Run a shell line: exit code (128 + signal when killed), stdout, stderr.
 
         Raises:
             DeviceError: the device can't be reached, or the line did not end in time.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def wait_back(self, timeout_s: float) -> bool:
         """Wait until the device answers again after it was lost."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - not every transport holds one
         """Let go of the connection."""
 
-    def push(self, local: Path, remote: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def push(self, local: Path, remote: str) -> None: ...
 
-    def pull(self, remote: str, local: Path) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def pull(self, remote: str, local: Path) -> None: ...
 
+    @abstractmethod
     def base_folder(self) -> str:
         """Where private folders are made."""
-        raise NotImplementedError
 
     def execute(
         self,
