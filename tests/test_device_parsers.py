@@ -9,6 +9,7 @@ import contextlib
 import json
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from device_standins import BATTERY, PIXEL7, REPORT, THERMAL
@@ -325,6 +326,18 @@ class RootTarget(RemoteTarget):
     def transport(self, line: str, timeout_s: float, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
         command = line.partition("; then exec timeout -s KILL 25 ")[2].partition(";")[0]
         return (0, b"0\n" if command == self.road else b"2000\n", b"")
+
+    def wait_back(self, timeout_s: float) -> bool:
+        return True
+
+    def push(self, local: Path, remote: str) -> None:
+        raise AssertionError("nothing is copied to look for root")
+
+    def pull(self, remote: str, local: Path) -> None:
+        raise AssertionError("nothing is copied to look for root")
+
+    def base_folder(self) -> str:
+        return "/data/local/tmp"
 
 
 @pytest.mark.parametrize(
