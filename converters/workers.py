@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 Progress = Callable[[str], None]
 _PR_SET_PDEATHSIG = 1
+_STALL_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ def run_tasks(
                 if finished is not None:
                     outcomes[worker.task.name] = finished
                     del running[ready]  # type: ignore[arg-type]
+            for receiver, worker in list(running.items()):
+                if worker.stalled():
+                    outcomes[worker.task.name] = worker.give_up()
+                    del running[receiver]
     finally:
         for worker in running.values():
             worker.stop()
@@ -123,7 +128,8 @@ class _Running(Generic[T]):
 
     def __init__(self, task: Task[T], process: Any, receiver: Connection, log: Path) -> None:
         self.task, self.process, self.receiver, self.log = task, process, receiver, log
-        self.started = time.monotonic()
+        self.started = self._busy_at = time.monotonic()
+        self._ticks = -1
 
     @classmethod
     def start(cls, task: Task[T], context: Any) -> _Running[T]:
@@ -150,6 +156,30 @@ class _Running(Generic[T]):
             return self._finish(None, content)
         value, peak_memory_mib = content
         return self._finish(value, None, peak_memory_mib)
+
+    def stalled(self) -> bool:
+        """Whether the process has used no CPU time for so long that it must be waiting for itself."""
+        try:
+            fields = (
+                Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+            )
+            ticks = int(fields[11]) + int(fields[12])
+        except (OSError, IndexError, ValueError):
+            return False
+        now = time.monotonic()
+        if ticks != self._ticks:
+            self._ticks, self._busy_at = ticks, now
+        return now - self._busy_at > _STALL_S
+
+    def give_up(self) -> Outcome[T]:
+        """End a stalled process."""
+        self.process.kill()
+        self.process.join()
+        return self._finish(
+            None,
+            f"the process stood still for {_STALL_S:.0f} s and was ended (if this Python process has loaded other "
+            "libraries with threads, export from a fresh one)",
+        )
 
     def stop(self) -> None:
         """End the process and everything it left."""
@@ -181,6 +211,7 @@ def _child(task: Task[Any], sender: Connection, log: str) -> None:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     _one_thread()
+    _renew_thread_pools()
     try:
         value = task.run(lambda what: sender.send(("progress", what)))
         import resource
@@ -202,6 +233,16 @@ def _child(task: Task[Any], sender: Connection, log: str) -> None:
 def _die_with_parent() -> None:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _renew_thread_pools() -> None:
+    """JAX, on which litert-torch leans, makes a thread pool when it is imported; its threads don't survive a fork.
+
+    A process that converts never imports it before it forks, but a user's may have.
+    """
+    mlir: Any = sys.modules.get("jax._src.interpreters.mlir")
+    if mlir is not None:
+        mlir.global_thread_pool = mlir.ir.ThreadPool()
 
 
 def _one_thread() -> None:

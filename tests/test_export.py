@@ -200,6 +200,28 @@ def test_a_failed_parity_gate_names_the_output(tmp_path: Path) -> None:
     assert caught.value.bundle.manifest.status == "failed"
 
 
+def test_exporting_where_jax_is_loaded_does_not_hang(tmp_path: Path) -> None:
+    """Forked from a process with JAX's threads, a conversion once waited for them for ever."""
+    code = (
+        "import litert_torch, sys, edgeopt; "
+        "edgeopt.export(sys.argv[1], profile='pixel7', formats=('tflite',), precision='int8', output=sys.argv[2], "
+        "use_cache=False)"
+    )
+    command = [sys.executable, "-c", code, f"{MODEL}:net", str(tmp_path / "b")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_process_that_stands_still_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeopt.converters import workers
+
+    monkeypatch.setattr(workers, "_STALL_S", 2.0)
+    tasks = [workers.Task("stuck", lambda say: time.sleep(60)), workers.Task("fine", lambda say: 3)]
+    stuck, fine = workers.run_tasks(tasks, max_parallel=2, on_progress=lambda task, what: None)
+    assert stuck.value is None and "stood still" in (stuck.error or "")
+    assert fine.value == 3
+
+
 def test_a_pass_that_fails_costs_its_own_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PT2E breaks on some graphs; the precisions that don't need it are delivered all the same."""
     from edgeopt.optimizers import passes
