@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -53,3 +54,10 @@ def emulated_models(request: pytest.FixtureRequest) -> Path:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``make docs`` writes the command-line reference instead of only checking it."""
     parser.addoption("--write-docs", action="store_true", help="write docs/cli.md")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Started in the background by a script, a process ignores Ctrl-C, and so do its children; the tests send it."""
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
