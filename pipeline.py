@@ -20,7 +20,7 @@ from .gates import Gates
 from .models.data import load_evaluation
 from .models.findings import Finding
 from .optimizers.capabilities import unsupported_reason
-from .optimizers.passes import OptimizedModel, Optimizer
+from .optimizers.passes import Context, OptimizedModel, Optimizer
 from .optimizers.recipe import Recipe
 from .planning import Plan, make_plan
 from .record import ExportResult, why_failed, write_record
@@ -136,7 +136,7 @@ def export_plan(
 def _convert(
     plan: Plan, folder: Path, checks: Checks, say: Progress, max_parallel: int | None, use_cache: bool
 ) -> ExportResult:
-    optimizer = Optimizer(plan.capture, plan.calibration, say)
+    optimizer = Optimizer(plan.capture, Context(plan.calibration, say))
     result = ExportResult()
     wanted = []
     for name, recipe, file in plan.files():

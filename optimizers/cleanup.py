@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,8 +11,32 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .passes import Context, OptimizedModel
+from .registry import name_recipe, recipe_pass, register
+
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.conv3d.default)
+
+
+@recipe_pass("fold_batch_norm")
+@dataclass(frozen=True)
+class FoldBatchNorm:
+    """Fold each batch normalisation that follows a convolution into its weights (eval mode, exact)."""
+
+
+name_recipe("fp32", FoldBatchNorm())
+
+
+@register(FoldBatchNorm)
+def _fold(config: FoldBatchNorm, model: OptimizedModel, context: Context) -> OptimizedModel:
+    program, count = fold_batch_norm(model.capture.program)
+    if not count:
+        return model
+    return replace(
+        model,
+        capture=replace(model.capture, program=program),
+        changes=(*model.changes, f"folded {count} batch normalisations into convolutions"),
+    )
 
 
 def fold_batch_norm(program: ExportedProgram) -> tuple[ExportedProgram, int]:

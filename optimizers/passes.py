@@ -1,22 +1,26 @@
-"""Runs recipes: each pass config has one function registered for it, as torchao's ``quantize_`` does."""
+"""Runs the graph passes of a recipe on a capture, as torchao's ``quantize_`` does: one function a config."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import InputError
-from ..models.data import Sample
+from ..models.data import Evaluation, Sample
 from ..models.program import Capture
 from .capabilities import KIND_OF_PRECISION
-from .cleanup import fold_batch_norm
-from .quantization import check_half_range, prepare_static
-from .recipe import CastToHalf, FoldBatchNorm, Pass, QuantizeDynamic, QuantizeStatic, Recipe
+from .recipe import Recipe
+from .registry import handler_of, register
+
+if TYPE_CHECKING:
+    from .training.data import TrainingData
 
 Progress = Callable[[str], None]
+
+__all__ = ["Context", "OptimizedModel", "Optimizer", "Progress", "register"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,19 @@ class OptimizedModel:
         capture: the captured program, possibly rewritten.
         prepared: for static int8, the graph with its calibrated observers; shared, never mutated.
         changes: what each pass did, in words.
+        reference: what a file must agree with, when a graph pass trained the weights further: flat tensors in,
+            a dict of tensors out; None when that is the capture's source.
+        masks: name of a weight in the program -> 0/1 mask of a sparsity that later passes must keep.
+        figures: what passes found, as data for the manifest: pass name -> figures.
     """
 
     capture: Capture
     precision: str = "fp32"
     prepared: torch.fx.GraphModule | None = None
     changes: tuple[str, ...] = ()
+    reference: torch.nn.Module | None = None
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -42,88 +53,49 @@ class OptimizedModel:
 
 
 @dataclass(frozen=True)
-class _Context:
+class Context:
+    """What graph passes may use.
+
+    Attributes:
+        calibration: samples that fit the model's inputs, or None.
+        progress: called with what is being done.
+        training: training data, or None.
+        evaluation: the user's task metric, or None.
+        checkpoints: folder for what a pass must be able to go on from when it is interrupted, or None.
+        seed: the recipe's.
+    """
+
     calibration: Sequence[Sample] | None
     progress: Progress
-
-
-_Handler = Callable[[Any, OptimizedModel, _Context], OptimizedModel]
-_HANDLERS: dict[type, _Handler] = {}
-
-
-def register(config: type) -> Callable[[_Handler], _Handler]:
-    """Register the function that applies passes of this config type."""
-
-    def keep(handler: _Handler) -> _Handler:
-        _HANDLERS[config] = handler
-        return handler
-
-    return keep
+    training: TrainingData | None = None
+    evaluation: Evaluation | None = None
+    checkpoints: Path | None = None
+    seed: int = 0
 
 
 class Optimizer:
     """Applies recipes to one capture; recipes that begin alike share the beginning.
 
     Args:
-        capture: the captured model.
-        calibration: samples for static int8, or None.
-        progress: called with what is being done.
+        start: the captured model, or what passes before the capture made of it.
+        context: what the passes may use.
     """
 
-    def __init__(
-        self, capture: Capture, calibration: Sequence[Sample] | None = None, progress: Progress | None = None
-    ) -> None:
-        self._context = _Context(calibration, progress or (lambda what: None))
-        self._done: dict[tuple[Pass, ...], OptimizedModel] = {(): OptimizedModel(capture)}
+    def __init__(self, start: Capture | OptimizedModel, context: Context) -> None:
+        self._context = context
+        first = start if isinstance(start, OptimizedModel) else OptimizedModel(start)
+        self._done: dict[tuple[Any, ...], OptimizedModel] = {(): first}
 
     def run(self, recipe: Recipe) -> OptimizedModel:
-        """Apply ``recipe``.
+        """Apply the graph passes of ``recipe``.
 
         Raises:
-            InputError: static int8 without calibration data, or weights that float16 can't hold.
+            InputError: data that a pass needs isn't there, or weights that a precision can't hold.
         """
-        for end in range(1, len(recipe.passes) + 1):
-            passes = recipe.passes[:end]
-            if passes not in self._done:
-                config = passes[-1]
-                self._done[passes] = _HANDLERS[type(config)](config, self._done[passes[:-1]], self._context)
-        return self._done[recipe.passes]
-
-
-@register(FoldBatchNorm)
-def _fold(config: FoldBatchNorm, model: OptimizedModel, context: _Context) -> OptimizedModel:
-    program, count = fold_batch_norm(model.capture.program)
-    if not count:
-        return model
-    return replace(
-        model,
-        capture=replace(model.capture, program=program),
-        changes=(*model.changes, f"folded {count} batch normalisations into convolutions"),
-    )
-
-
-@register(CastToHalf)
-def _half(config: CastToHalf, model: OptimizedModel, context: _Context) -> OptimizedModel:
-    check_half_range(model.capture.program)
-    return replace(model, precision="fp16", changes=(*model.changes, "weights and arithmetic in float16"))
-
-
-@register(QuantizeDynamic)
-def _dynamic(config: QuantizeDynamic, model: OptimizedModel, context: _Context) -> OptimizedModel:
-    change = "int8 weights, activations quantised at run time"
-    return replace(model, precision="int8-dynamic", changes=(*model.changes, change))
-
-
-@register(QuantizeStatic)
-def _static(config: QuantizeStatic, model: OptimizedModel, context: _Context) -> OptimizedModel:
-    if not context.calibration:
-        raise InputError(
-            "static int8 needs calibration data to find the range of each activation: give --calibration "
-            "FILE.npz or module:function, or choose --precision int8-dynamic."
-        )
-    samples = context.calibration[: config.samples]
-    context.progress(f"calibrating on {len(samples)} samples")
-    prepared = prepare_static(model.capture, samples, per_channel=config.per_channel)
-    granularity = "channel" if config.per_channel else "tensor"
-    change = f"int8 weights per {granularity}, activation ranges from {len(samples)} samples"
-    return replace(model, precision="int8-static", prepared=prepared, changes=(*model.changes, change))
+        passes = recipe.graph_passes
+        for end in range(1, len(passes) + 1):
+            done = passes[:end]
+            if done not in self._done:
+                config = done[-1]
+                self._done[done] = handler_of(config)(config, self._done[done[:-1]], self._context)
+        return self._done[passes]

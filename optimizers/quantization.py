@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,8 +19,73 @@ from ..errors import InputError
 from ..models.data import Sample
 from ..models.program import Capture
 from ..models.state import preserved
+from .cleanup import FoldBatchNorm
+from .passes import Context, OptimizedModel
+from .registry import name_recipe, recipe_pass, register
 
 _HALF_MAX = 65504.0
+
+
+@recipe_pass("cast_to_half", precision="fp16")
+@dataclass(frozen=True)
+class CastToHalf:
+    """Weights and arithmetic in float16; inputs and outputs stay float32."""
+
+
+@recipe_pass("quantize_dynamic", precision="int8-dynamic")
+@dataclass(frozen=True)
+class QuantizeDynamic:
+    """int8 weights per channel; activations quantised at run time."""
+
+
+@recipe_pass("quantize_static", precision="int8-static")
+@dataclass(frozen=True)
+class QuantizeStatic:
+    """int8 weights and activations, activation ranges from calibration samples.
+
+    Attributes:
+        per_channel: one weight scale an output channel instead of one a tensor.
+        samples: calibration samples to use at most.
+    """
+
+    per_channel: bool = True
+    samples: int = 128
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, found {self.samples}")
+
+
+name_recipe("fp16", FoldBatchNorm(), CastToHalf())
+name_recipe("int8-dynamic", FoldBatchNorm(), QuantizeDynamic())
+name_recipe("int8-static", FoldBatchNorm(), QuantizeStatic())
+
+
+@register(CastToHalf)
+def _half(config: CastToHalf, model: OptimizedModel, context: Context) -> OptimizedModel:
+    check_half_range(model.capture.program)
+    return replace(model, precision="fp16", changes=(*model.changes, "weights and arithmetic in float16"))
+
+
+@register(QuantizeDynamic)
+def _dynamic(config: QuantizeDynamic, model: OptimizedModel, context: Context) -> OptimizedModel:
+    change = "int8 weights, activations quantised at run time"
+    return replace(model, precision="int8-dynamic", changes=(*model.changes, change))
+
+
+@register(QuantizeStatic)
+def _static(config: QuantizeStatic, model: OptimizedModel, context: Context) -> OptimizedModel:
+    if not context.calibration:
+        raise InputError(
+            "static int8 needs calibration data to find the range of each activation: give --calibration "
+            "FILE.npz or module:function, or choose --precision int8-dynamic."
+        )
+    samples = context.calibration[: config.samples]
+    context.progress(f"calibrating on {len(samples)} samples")
+    prepared = prepare_static(model.capture, samples, per_channel=config.per_channel)
+    granularity = "channel" if config.per_channel else "tensor"
+    change = f"int8 weights per {granularity}, activation ranges from {len(samples)} samples"
+    return replace(model, precision="int8-static", prepared=prepared, changes=(*model.changes, change))
 
 
 def prepare_static(capture: Capture, samples: Sequence[Sample], *, per_channel: bool) -> torch.fx.GraphModule:

@@ -1,88 +1,64 @@
 """Recipes: ordered lists of passes as plain data, saved with the bundle and loaded from TOML.
 
 Naming grammar: a recipe that only sets a precision has that precision's name (``fp32``, ``fp16``,
-``int8-dynamic``, ``int8-static``); a recipe from a file has the ``name`` written in it.
+``int8-dynamic``, ``int8-static``); a recipe from a file has the ``name`` written in it. The passes
+themselves stand in the modules beside this one; see ``registry``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from ..errors import InputError
-from .precision import PRECISIONS, parse_precision
+from .precision import parse_precision
+from .registry import build, kind_of, known_passes, named_recipes, precision_of
 
-
-@dataclass(frozen=True)
-class FoldBatchNorm:
-    """Fold each batch normalisation that follows a convolution into its weights (eval mode, exact)."""
-
-
-@dataclass(frozen=True)
-class CastToHalf:
-    """Weights and arithmetic in float16; inputs and outputs stay float32."""
-
-
-@dataclass(frozen=True)
-class QuantizeDynamic:
-    """int8 weights per channel; activations quantised at run time."""
-
-
-@dataclass(frozen=True)
-class QuantizeStatic:
-    """int8 weights and activations, activation ranges from calibration samples.
-
-    Attributes:
-        per_channel: one weight scale an output channel instead of one a tensor.
-        samples: calibration samples to use at most.
-    """
-
-    per_channel: bool = True
-    samples: int = 128
-
-
-Pass = FoldBatchNorm | CastToHalf | QuantizeDynamic | QuantizeStatic
-
-# The name of a pass in a recipe file -> its config.
-PASSES: dict[str, type[Any]] = {
-    "fold_batch_norm": FoldBatchNorm,
-    "cast_to_half": CastToHalf,
-    "quantize_dynamic": QuantizeDynamic,
-    "quantize_static": QuantizeStatic,
-}
-_PRECISION_OF = {CastToHalf: "fp16", QuantizeDynamic: "int8-dynamic", QuantizeStatic: "int8-static"}
-_NAMED: dict[str, tuple[Pass, ...]] = {
-    "fp32": (FoldBatchNorm(),),
-    "fp16": (FoldBatchNorm(), CastToHalf()),
-    "int8-dynamic": (FoldBatchNorm(), QuantizeDynamic()),
-    "int8-static": (FoldBatchNorm(), QuantizeStatic()),
-}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named, ordered list of passes."""
+    """A named, ordered list of passes (configs registered with ``recipe_pass``).
+
+    Attributes:
+        seed: of everything random in it: shuffling, dropout, random importance.
+    """
 
     name: str
-    passes: tuple[Pass, ...]
+    passes: tuple[Any, ...]
+    seed: int = 0
 
     @property
     def precision(self) -> str:
         """The canonical name of the precision this recipe ends in."""
-        for config in reversed(self.passes):
-            if type(config) in _PRECISION_OF:
-                return _PRECISION_OF[type(config)]
-        return "fp32"
+        return next((p for p in map(precision_of, reversed(self.passes)) if p is not None), "fp32")
+
+    @property
+    def eager_passes(self) -> tuple[Any, ...]:
+        """The passes that work on the user's module, before it is captured."""
+        return tuple(config for config in self.passes if kind_of(config).eager)
+
+    @property
+    def graph_passes(self) -> tuple[Any, ...]:
+        """The passes that work on the captured program."""
+        return tuple(config for config in self.passes if not kind_of(config).eager)
+
+    @property
+    def trains(self) -> bool:
+        """Whether what comes out is another model than the source: a file must agree with what was trained."""
+        return any(kind_of(config).trains for config in self.passes)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data, as a recipe file holds it."""
-        names = {config: name for name, config in PASSES.items()}
         return {
             "name": self.name,
-            "passes": [{"pass": names[type(p)], **dataclasses.asdict(p)} for p in self.passes],
+            **({"seed": self.seed} if self.trains else {}),
+            "passes": [{"pass": kind_of(p).name, **dataclasses.asdict(p)} for p in self.passes],
         }
 
 
@@ -93,7 +69,7 @@ def named_recipe(name: str) -> Recipe:
         InputError: an unknown name.
     """
     precision = parse_precision(name).name
-    return Recipe(precision, _NAMED[precision])
+    return Recipe(precision, named_recipes()[precision])
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -111,33 +87,56 @@ def load_recipe(name_or_path: str) -> Recipe:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
+    unknown = sorted(set(data) - {"name", "seed", "passes", "description"})
+    if unknown:
+        raise InputError(
+            f"{path}: unknown key {unknown[0]!r} (it has name, description, seed and [[passes]])."
+        )
     entries = data.get("passes")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path} needs [[passes]] tables, each with pass = one of {', '.join(PASSES)}.")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries) or not entries:
+        raise InputError(
+            f"{path} needs [[passes]] tables, each with pass = one of {', '.join(known_passes())}."
+        )
+    name, seed = data.get("name", path.stem), data.get("seed", 0)
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise InputError(f"{path}: seed must be a whole number from 0 to 2147483647, found {seed!r}.")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(
+            f"{path}: name {name!r} becomes part of file names: use letters, digits, dots, dashes and underscores."
+        )
     passes = tuple(_parse_pass(entry, f"{path}, pass {index}") for index, entry in enumerate(entries, 1))
-    recipe = Recipe(str(data.get("name", path.stem)), passes)
-    endings = [type(p) for p in passes if type(p) in _PRECISION_OF]
-    if len(endings) > 1:
-        raise InputError(f"{path} sets the precision {len(endings)} times; a recipe does so once.")
+    recipe = Recipe(name, passes, seed)
+    check_order(recipe, str(path))
     return recipe
 
 
-def _parse_pass(entry: dict[str, Any], where: str) -> Pass:
+def check_order(recipe: Recipe, where: str) -> None:
+    """Refuse a recipe whose passes can't follow each other.
+
+    Raises:
+        InputError: two precisions, or a pass on the module after one on the captured program.
+    """
+    endings = [p for p in recipe.passes if precision_of(p) is not None]
+    if len(endings) > 1:
+        raise InputError(f"{where} sets the precision {len(endings)} times; a recipe does so once.")
+    captured = ""
+    for index, config in enumerate(recipe.passes, 1):
+        kind = kind_of(config)
+        if kind.eager and captured:
+            raise InputError(
+                f"{where}, pass {index}: {kind.name} works on the model before it is captured, so it must stand "
+                f"before {captured}."
+            )
+        captured = captured or ("" if kind.eager else kind.name)
+
+
+def _parse_pass(entry: dict[str, Any], where: str) -> Any:
     options = dict(entry)
     name = options.pop("pass", None)
-    if name not in PASSES:
-        raise InputError(f"{where}: unknown pass {name!r}; use one of {', '.join(PASSES)}.")
-    hints = get_type_hints(PASSES[name])
-    for key, value in options.items():
-        if key not in hints:
-            known = ", ".join(hints) or "no options"
-            raise InputError(f"{where} ({name}): unknown option {key!r} (it has {known}).")
-        if type(value) is not hints[key]:
-            raise InputError(f"{where} ({name}): {key} must be {hints[key].__name__}, found {value!r}.")
-    if options.get("samples", 1) < 1:
-        raise InputError(f"{where} ({name}): samples must be at least 1, found {options['samples']}.")
-    made: Pass = PASSES[name](**options)
-    return made
-
-
-assert set(_NAMED) == set(PRECISIONS)
+    kinds = known_passes()
+    if name not in kinds:
+        raise InputError(f"{where}: unknown pass {name!r}; use one of {', '.join(kinds)}.")
+    try:
+        return build(kinds[name], options)
+    except ValueError as error:
+        raise InputError(f"{where} ({name}): {error}.") from error
