@@ -252,6 +252,7 @@ def _parity(
 
     from ..runtimes import run_isolated
     from .emulator import check_parity
+    from .emulator.rounding import tolerance_of
 
     outputs = []
     with tempfile.TemporaryDirectory(prefix="edgeopt-outputs-") as folder:
@@ -267,7 +268,8 @@ def _parity(
                     "garbage",
                 ) from error
     host = run_isolated(path, [list(arrays)])[0] if device.compare_with_host else None
-    return check_parity(outputs, host, device.reference)
+    tolerance = tolerance_of(path, report.cpu_features)
+    return check_parity(outputs, host, device.reference, tolerance=tolerance)
 
 
 def describe_inputs(

@@ -88,6 +88,7 @@ def run(
     from ..android_harness.emulator import check_parity
     from ..android_harness.emulator import run as emulate
     from ..android_harness.emulator.inputs import inputs_for
+    from ..android_harness.emulator.rounding import tolerance_of
     from ..device_profiles import load_profile
     from ..runtimes import run_isolated
 
@@ -103,7 +104,7 @@ def run(
             ops = emulate(file, arrays, device, per_op=True, cluster=cluster).sections
         progress(f"running {file.name} on this machine", None)
         host = run_isolated(file, [arrays])[0]
-    parity = check_parity(done.outputs, host)
+    parity = check_parity(done.outputs, host, tolerance=tolerance_of(file, done.cpu_features))
     for problem in done.feature_problems:
         reporter.warn(f"the emulated {done.cpu.core} does not match the profile: {problem}")
     payload = {**_run_json(done, parity, device.name), "operators": [_op_json(op) for op in ops]}

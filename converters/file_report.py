@@ -59,6 +59,7 @@ class FileReport:
     Attributes:
         weights: dtype -> number of constant weight elements.
         weight_bytes: bytes of all constant data in the file.
+        tensor_dtypes: dtypes of the tensors between operators; empty where the file isn't read for them.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class FileReport:
     weight_bytes: int = 0
     schema_version: str = ""
     planned_arena_bytes: int | None = None
+    tensor_dtypes: tuple[str, ...] = ()
 
     @property
     def delegates(self) -> dict[str, int]:

@@ -61,6 +61,7 @@ def inspect_pte(path: Path) -> FileReport:
         weight_bytes=int(sum(ELEMENT_BYTES.get(dtype, 4.0) * count for dtype, count in weights.items())),
         schema_version=str(program["version"]),
         planned_arena_bytes=sum(plan.get("non_const_buffer_sizes", [])),
+        tensor_dtypes=_dtypes(plan),
     )
 
 
@@ -134,6 +135,11 @@ def _plan_weights(plan: dict[str, Any]) -> Counter[str]:
         if constant and tensor.get("allocation_info") is None and len(tensor["sizes"]) > 1:
             found[_SCALAR_TYPES.get(tensor["scalar_type"], "float32")] += math.prod(tensor["sizes"])
     return found
+
+
+def _dtypes(plan: dict[str, Any]) -> tuple[str, ...]:
+    found = {v["val"]["scalar_type"] for v in plan["values"] if v["val_type"] == "Tensor"}
+    return tuple(sorted(_SCALAR_TYPES.get(name, name.lower()) for name in found))
 
 
 def _tensor(plan: dict[str, Any], index: int, name: str) -> TensorReport:

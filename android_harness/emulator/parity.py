@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .rounding import FLOAT_TOLERANCE, HALF_TOLERANCE
+
 if TYPE_CHECKING:
     import numpy as np
-
-# What two orders of float32 additions differ by in a network of ordinary depth, relative to the largest
-# output; kernels of another instruction set add in another order.
-FLOAT_TOLERANCE = 1e-4
-# The same where the outputs are float16: its rounding step is 2^-11, and errors of a few steps add up.
-HALF_TOLERANCE = 5e-3
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,8 @@ def check_parity(
     emulated: Sequence[np.ndarray],
     host: Sequence[np.ndarray] | None = None,
     reference: Sequence[np.ndarray] | None = None,
+    *,
+    tolerance: float | None = None,
 ) -> Parity:
     """Three-way comparison of one inference's outputs.
 
@@ -92,11 +90,14 @@ def check_parity(
         emulated: outputs of the emulated board.
         host: outputs of the same file on this machine (``runtimes.run_isolated``).
         reference: outputs of the source model.
+        tolerance: largest difference from the host, relative to the largest output: ``rounding.tolerance_of``
+            the file. When left out, a constant for the type of the outputs.
     """
     with_host = agreement(emulated, host) if host is not None else None
     with_reference = agreement(emulated, reference) if reference is not None else None
-    half = any(str(array.dtype) == "float16" for array in emulated)
-    tolerance = HALF_TOLERANCE if half else FLOAT_TOLERANCE
+    if tolerance is None:
+        half = any(str(array.dtype) == "float16" for array in emulated)
+        tolerance = HALF_TOLERANCE if half else FLOAT_TOLERANCE
     words = []
     if with_host is not None:
         if with_host.bit_equal:
@@ -104,11 +105,12 @@ def check_parity(
         elif with_host.relative <= tolerance:
             words.append(
                 f"arm64 and host kernels differ by {with_host.relative:.1e} of the largest output, "
-                "the rounding of another order of additions"
+                f"within the {tolerance:.1e} that rounding explains"
             )
         else:
             words.append(
-                f"arm64 and host kernels DIFFER by {with_host.relative:.1e} of the largest output: "
+                f"arm64 and host kernels DIFFER by {with_host.relative:.1e} of the largest output, "
+                f"more than the {tolerance:.1e} that rounding explains: "
                 "trust the arm64 outputs for a device"
             )
     if with_reference is not None:

@@ -73,7 +73,8 @@ def assert_parity() -> Callable[..., Parity]:
     ``expected`` is one array or a list of them, in the order of the file's outputs. ``min_cosine`` is checked
     as well when given: the right measure for quantised files.
     """
-    from .parity import FLOAT_TOLERANCE, check_parity
+    from .parity import check_parity
+    from .rounding import FLOAT_TOLERANCE
 
     def check(
         run: EmulatedRun,

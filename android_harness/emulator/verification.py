@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .cpu import cpu_of
 from .execution import run
 from .parity import Agreement, Parity, agreement, check_parity
+from .rounding import tolerance_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +85,12 @@ def verify_on_emulator(
                 BundleCheck(
                     artifact=artifact.file,
                     core=core,
-                    parity=check_parity(done.outputs, host, _in_shape(reference, host)),
+                    parity=check_parity(
+                        done.outputs,
+                        host,
+                        _in_shape(reference, host),
+                        tolerance=tolerance_of(path, done.cpu_features),
+                    ),
                     host_with_reference=agreement(host, _in_shape(reference, host)),
                     feature_problems=done.feature_problems,
                 )

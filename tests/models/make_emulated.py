@@ -2,7 +2,8 @@
 
 cnn: strided, depthwise and pointwise convolutions and a linear layer, in every precision; encoder: one
 transformer layer; keyword: one-dimensional convolutions. exact: one pointwise convolution whose shape fits
-every kernel tile, so that executed multiply-accumulates equal the formula. golden.npz holds each model's
+every kernel tile, so that executed multiply-accumulates equal the formula. unet_fp16: float16 inside, float32
+outside, as edgeopt export makes it. golden.npz holds each model's
 input and outputs.
 """
 
@@ -52,6 +53,22 @@ class Keyword(nn.Module):
 
     def forward(self, sound: torch.Tensor) -> torch.Tensor:
         return self.layers(sound)
+
+
+class HalfUnet(nn.Module):
+    """One level down and up again, computed in float16 between a float32 input and a float32 output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(3, 16, 3, padding=1)
+        self.down = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(32, 16, 2, stride=2)
+        self.leave = nn.Conv2d(32, 4, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        fine = torch.relu(self.enter(image.to(self.enter.weight.dtype)))
+        coarse = torch.relu(self.down(fine))
+        return self.leave(torch.cat([fine, self.up(coarse)], 1)).softmax(1).float()
 
 
 def main(folder: Path) -> None:
@@ -110,6 +127,10 @@ def main(folder: Path) -> None:
             tflite(model, (arg,), name)
     half = models["cnn"][0].half()
     pte(half, (models["cnn"][1].half(),), "cnn_fp16")
+    unet, image = HalfUnet().eval(), torch.randn(1, 3, 32, 32)
+    golden["unet_fp16/input"] = image.numpy()
+    golden["unet_fp16/output"] = unet(image).detach().numpy()
+    pte(unet.half(), (image,), "unet_fp16")
     np.savez(folder / "golden.npz", **golden)
 
 
