@@ -61,6 +61,11 @@ def workload(program: ExportedProgram) -> Workload:
     return Workload(totals["conv"], totals["linear"], totals["attention"], totals["recurrent"], steps)
 
 
+def node_macs(node: torch.fx.Node) -> int:
+    """Multiply-accumulates of one operator of a captured program; 0 for what has none."""
+    return sum(macs for _, macs in _node_macs(node))
+
+
 def _in_recurrent_layer(node: torch.fx.Node) -> bool:
     """Whether a node was a part of torch.nn.LSTM, GRU or RNN before the layer was written out."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())

@@ -6,9 +6,7 @@ scale an output channel; activations asymmetric, one scale a tensor (Jacob et al
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +17,9 @@ from ..errors import InputError
 from ..models.data import Sample
 from ..models.program import Capture
 from ..models.state import preserved
+from .annotation import make_quantizer
 from .cleanup import FoldBatchNorm
+from .observers import ObserverName
 from .passes import Context, OptimizedModel
 from .registry import name_recipe, recipe_pass, register
 
@@ -46,14 +46,29 @@ class QuantizeStatic:
     Attributes:
         per_channel: one weight scale an output channel instead of one a tensor.
         samples: calibration samples to use at most.
+        observer: how the range of an activation is found from them; see ``observers``.
+        percentile: share of the values, in percent, that the range of the percentile observer holds.
     """
 
     per_channel: bool = True
     samples: int = 128
+    observer: ObserverName = "histogram"
+    percentile: float = 99.99
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, found {self.samples}")
+        check_calibration_options(self.samples, self.percentile)
+
+
+def check_calibration_options(samples: int, percentile: float) -> None:
+    """Refuse what no calibration could use.
+
+    Raises:
+        ValueError: in words.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, found {samples}")
+    if not 50.0 < percentile <= 100.0:
+        raise ValueError(f"percentile must be above 50 and at most 100, found {percentile}")
 
 
 name_recipe("fp16", FoldBatchNorm(), CastToHalf())
@@ -75,43 +90,72 @@ def _dynamic(config: QuantizeDynamic, model: OptimizedModel, context: Context) -
 
 @register(QuantizeStatic)
 def _static(config: QuantizeStatic, model: OptimizedModel, context: Context) -> OptimizedModel:
+    samples = calibration_samples(context, config.samples)
+    context.progress(f"calibrating on {len(samples)} samples")
+    prepared = prepare_static(
+        model.capture,
+        samples,
+        per_channel=config.per_channel,
+        observer=config.observer,
+        percentile=config.percentile,
+    )
+    granularity = "channel" if config.per_channel else "tensor"
+    change = (
+        f"int8 weights per {granularity}, activation ranges ({config.observer}) from {len(samples)} samples"
+    )
+    return replace(model, precision="int8-static", prepared=prepared, changes=(*model.changes, change))
+
+
+def calibration_samples(context: Context, limit: int) -> Sequence[Sample]:
+    """The first ``limit`` calibration samples.
+
+    Raises:
+        InputError: there are none.
+    """
     if not context.calibration:
         raise InputError(
             "static int8 needs calibration data to find the range of each activation: give --calibration "
             "FILE.npz or module:function, or choose --precision int8-dynamic."
         )
-    samples = context.calibration[: config.samples]
-    context.progress(f"calibrating on {len(samples)} samples")
-    prepared = prepare_static(model.capture, samples, per_channel=config.per_channel)
-    granularity = "channel" if config.per_channel else "tensor"
-    change = f"int8 weights per {granularity}, activation ranges from {len(samples)} samples"
-    return replace(model, precision="int8-static", prepared=prepared, changes=(*model.changes, change))
+    return context.calibration[:limit]
 
 
-def prepare_static(capture: Capture, samples: Sequence[Sample], *, per_channel: bool) -> torch.fx.GraphModule:
+def prepare_static(
+    capture: Capture,
+    samples: Sequence[Sample],
+    *,
+    per_channel: bool,
+    observer: ObserverName = "histogram",
+    percentile: float = 99.99,
+    keep_float: Collection[str] = (),
+) -> torch.fx.GraphModule:
     """The captured graph with calibrated observers; both formats convert copies of it.
 
     Args:
         samples: tensors that fit the model's inputs; each is run once.
         per_channel: one weight scale an output channel.
+        observer, percentile: how the range of an activation is found.
+        keep_float: operators (nodes of the captured graph) that stay in float.
     """
-    return _prepare(capture, samples, is_per_channel=per_channel)
+    return _prepare(
+        capture,
+        samples,
+        per_channel=per_channel,
+        observer=observer,
+        percentile=percentile,
+        keep_float=keep_float,
+    )
 
 
 def prepare_dynamic(capture: Capture) -> torch.fx.GraphModule:
     """The captured graph prepared for int8 weights with activations quantised at run time."""
-    return _prepare(capture, [capture.source.example], is_per_channel=True, is_dynamic=True)
+    return _prepare(capture, [capture.source.example], dynamic=True)
 
 
-def _prepare(capture: Capture, samples: Sequence[Sample], **config: Any) -> torch.fx.GraphModule:
-    with contextlib.redirect_stderr(io.StringIO()):
-        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-            XNNPACKQuantizer,
-            get_symmetric_quantization_config,
-        )
-        from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+def _prepare(capture: Capture, samples: Sequence[Sample], **options: Any) -> torch.fx.GraphModule:
+    quantizer = make_quantizer(**options)
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(**config))
     prepared: torch.fx.GraphModule = prepare_pt2e(capture.program.module(), quantizer)
     # Samples leave their traces in the observers alone, not in a state that the model itself keeps.
     state = [b for name, b in prepared.named_buffers() if name in capture.program.state_dict]

@@ -1,0 +1,142 @@
+"""Where a graph is quantised: XNNPACK's quantizer, with what it leaves out, and layers kept in float.
+
+XNNPACK's quantizer fuses a convolution with a ReLU behind it but not with a ReLU6, whose input then is given a
+range of its own, many times what ReLU6 lets through: EfficientNet-Lite0 loses 13 dB by that alone (docs/quantization.md). Here the range is taken behind the clamp, which the kernels of both formats fuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+
+from .observers import ObserverName, activation_observer
+
+_ATEN = torch.ops.aten
+_CLAMPS = (_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu6.default, _ATEN.relu6_.default)
+_FUSING = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.linear.default)
+_LAYERS_KEY = "edgeopt_quantized_layers"
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """One operator of a prepared graph that computes in int8.
+
+    Attributes:
+        name: its node in the graph.
+        operator: ``conv2d``, ``linear``, ``add``, ...
+        inputs: the nodes it takes, weight and all, whose values are quantised.
+        output: the node whose value is quantised as its result: itself, or the activation fused with it.
+    """
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+def make_quantizer(
+    *,
+    per_channel: bool = True,
+    dynamic: bool = False,
+    qat: bool = False,
+    observer: ObserverName = "histogram",
+    percentile: float = 99.99,
+    keep_float: Collection[str] = (),
+) -> Any:
+    """The quantizer that ``prepare_pt2e`` and ``prepare_qat_pt2e`` take.
+
+    Args:
+        per_channel: one weight scale an output channel instead of one a tensor.
+        dynamic: activations quantised at run time; only linear layers are annotated.
+        qat: fake quantisation that trains, instead of observers.
+        observer: how the range of an activation is found; not for ``dynamic`` and ``qat``.
+        keep_float: names of operators (nodes of the captured graph) that stay in float.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
+
+    config = get_symmetric_quantization_config(is_per_channel=per_channel, is_dynamic=dynamic, is_qat=qat)
+    if not dynamic and not qat and observer != "histogram":
+        assert config.input_activation is not None
+        spec = replace(
+            config.input_activation, observer_or_fake_quant_ctr=activation_observer(observer, percentile)
+        )
+        config = replace(config, input_activation=spec, output_activation=spec)
+    quantizer = _quantizer_class()(frozenset(keep_float))
+    return quantizer.set_global(config)
+
+
+def quantized_layers(prepared: torch.fx.GraphModule) -> tuple[QuantizedLayer, ...]:
+    """The operators of a prepared graph that will compute in int8, in the order of the graph."""
+    found: tuple[QuantizedLayer, ...] = prepared.meta.get(_LAYERS_KEY, ())
+    return found
+
+
+@cache
+def _quantizer_class() -> Any:
+    """The class is made when it is first needed: ExecuTorch takes seconds to import."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+            XNNPACKQuantizer,
+            propagate_annotation,
+        )
+        from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+    class EdgeQuantizer(XNNPACKQuantizer):
+        """XNNPACK's quantizer with ranges behind clamps and operators that stay in float."""
+
+        def __init__(self, keep_float: frozenset[str]) -> None:
+            super().__init__()
+            self._keep_float = keep_float
+            # set_module_name() quantises nothing; a filter on the operators does what it promises.
+            self.set_filter_function(lambda node: node.name not in keep_float)
+
+        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            model = self._annotate_for_quantization_config(model)
+            for node in model.graph.nodes:
+                # Concatenations are annotated past every filter.
+                if node.name in self._keep_float:
+                    node.meta.pop(Q_ANNOTATION_KEY, None)
+            _range_behind_clamps(model, Q_ANNOTATION_KEY)
+            model.meta[_LAYERS_KEY] = _recorded(model, Q_ANNOTATION_KEY)
+            propagate_annotation(model)
+            return model
+
+    return EdgeQuantizer
+
+
+def _range_behind_clamps(model: torch.fx.GraphModule, key: str) -> None:
+    """Take the range of a convolution or linear layer from the clamp behind it, where it is its only user."""
+    for clamp in model.graph.nodes:
+        if clamp.target not in _CLAMPS or clamp.meta.get(key) is not None:
+            continue
+        layer = clamp.args[0]
+        annotation = layer.meta.get(key)
+        if layer.target not in _FUSING or len(layer.users) != 1 or annotation is None:
+            continue
+        if annotation.output_qspec is not None and not annotation.output_qspec.is_dynamic:
+            clamp.meta[key] = type(annotation)(output_qspec=annotation.output_qspec, _annotated=True)
+            annotation.output_qspec = None
+
+
+def _recorded(model: torch.fx.GraphModule, key: str) -> tuple[QuantizedLayer, ...]:
+    layers = []
+    for node in model.graph.nodes:
+        annotation = node.meta.get(key)
+        if node.op != "call_function" or annotation is None or not annotation.input_qspec_map:
+            continue
+        inputs = tuple(source.name for source, spec in annotation.input_qspec_map.items() if spec is not None)
+        output = node.name
+        if annotation.output_qspec is None and len(node.users) == 1:
+            user = next(iter(node.users))
+            behind = user.meta.get(key)
+            if behind is not None and behind.output_qspec is not None and not behind.input_qspec_map:
+                output = user.name
+        layers.append(QuantizedLayer(node.name, str(node.target).split(".")[1], inputs, output))
+    return tuple(layers)
