@@ -97,9 +97,11 @@ def produce(
         One :class:`Produced` for each wanted file, in order; failures are findings, never exceptions.
     """
     groups = _groups(wanted)
-    tasks = [_task(name, members, folder, checks) for name, members in groups.items()]
-    limit = max_parallel or parallel_processes(checks.source.weight_bytes, len(tasks))
-    outcomes = run_tasks(tasks, max_parallel=limit, on_progress=on_progress)
+    # Removed here, not by the tasks: a process that is killed leaves its own behind.
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
+        tasks = [_task(name, members, folder, Path(scratch), checks) for name, members in groups.items()]
+        limit = max_parallel or parallel_processes(checks.source.weight_bytes, len(tasks))
+        outcomes = run_tasks(tasks, max_parallel=limit, on_progress=on_progress)
     produced: dict[int, Produced] = {}
     for outcome, members in zip(outcomes, groups.values(), strict=True):
         produced |= _collect(outcome, members)
@@ -119,12 +121,14 @@ def _groups(wanted: Sequence[Wanted]) -> dict[str, list[tuple[int, Wanted]]]:
     return groups
 
 
-def _task(name: str, members: list[tuple[int, Wanted]], folder: Path, checks: Checks) -> Task[list[_Part]]:
+def _task(
+    name: str, members: list[tuple[int, Wanted]], folder: Path, scratch: Path, checks: Checks
+) -> Task[list[_Part]]:
     def run(progress: Progress) -> list[_Part]:
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            shared: dict[str, Path] = {}
+        shared: dict[str, Path] = {}
+        with tempfile.TemporaryDirectory(dir=scratch) as own:
             return [
-                _make(index, item, folder, Path(scratch), checks, shared, progress) for index, item in members
+                _make(index, item, folder, Path(own), checks, shared, progress) for index, item in members
             ]
 
     return Task(name, run)

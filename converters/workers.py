@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,7 +27,10 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 Progress = Callable[[str], None]
 _PR_SET_PDEATHSIG = 1
-_STALL_S = 180.0
+# A conversion computes all the time: one that uses no processor for this long waits for a thread that the fork
+# did not copy.
+_STALL_S = 30.0
+_forks_stall = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,17 @@ def run_tasks(
 ) -> list[Outcome[T]]:
     """Run ``tasks``, at most ``max_parallel`` at once; the outcomes keep the order of the tasks.
 
+    A library that the caller's Python process has loaded may hold a lock or own threads that a forked process
+    lacks, which then waits for ever. Such a process is ended and its task done here instead, one after the
+    other; so is every later one.
+
     Args:
         on_progress: called with (task name, what it is doing).
 
     Raises:
         KeyboardInterrupt: after every process has been stopped.
     """
-    if not _can_fork():
+    if not _can_fork() or _forks_stall.is_set():
         return [_run_here(task, on_progress) for task in tasks]
     context = multiprocessing.get_context("fork")
     waiting = list(tasks)
@@ -78,12 +87,15 @@ def run_tasks(
                     del running[ready]  # type: ignore[arg-type]
             for receiver, worker in list(running.items()):
                 if worker.stalled():
-                    outcomes[worker.task.name] = worker.give_up()
+                    worker.stop()
                     del running[receiver]
+                    _forks_stall.set()
+            if _forks_stall.is_set():
+                waiting.clear()
     finally:
         for worker in running.values():
             worker.stop()
-    return [outcomes[task.name] for task in tasks]
+    return [outcomes.get(task.name) or _run_here(task, on_progress) for task in tasks]
 
 
 def parallel_processes(weight_bytes: int, task_count: int) -> int:
@@ -116,11 +128,14 @@ def _can_fork() -> bool:
 
 def _run_here(task: Task[T], on_progress: Callable[[str, str], None]) -> Outcome[T]:
     started = time.monotonic()
+    log = io.StringIO()
     try:
-        value = task.run(lambda what: on_progress(task.name, what))
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            value = task.run(lambda what: on_progress(task.name, what))
     except Exception as error:
-        return Outcome(task.name, None, f"{type(error).__name__}: {error}", traceback.format_exc())
-    return Outcome(task.name, value, wall_s=time.monotonic() - started)
+        log.write(traceback.format_exc())
+        return Outcome(task.name, None, f"{type(error).__name__}: {error}", log.getvalue()[-4000:])
+    return Outcome(task.name, value, log=log.getvalue()[-4000:], wall_s=time.monotonic() - started)
 
 
 class _Running(Generic[T]):
@@ -128,7 +143,7 @@ class _Running(Generic[T]):
 
     def __init__(self, task: Task[T], process: Any, receiver: Connection, log: Path) -> None:
         self.task, self.process, self.receiver, self.log = task, process, receiver, log
-        self.started = self._busy_at = time.monotonic()
+        self.started = self._busy_at = self._looked_at = time.monotonic()
         self._ticks = -1
 
     @classmethod
@@ -167,19 +182,11 @@ class _Running(Generic[T]):
         except (OSError, IndexError, ValueError):
             return False
         now = time.monotonic()
-        if ticks != self._ticks:
+        # A long gap between two looks: it was this process that stood still (Ctrl-Z, a laptop asleep).
+        if ticks != self._ticks or now - self._looked_at > 10.0:
             self._ticks, self._busy_at = ticks, now
+        self._looked_at = now
         return now - self._busy_at > _STALL_S
-
-    def give_up(self) -> Outcome[T]:
-        """End a stalled process."""
-        self.process.kill()
-        self.process.join()
-        return self._finish(
-            None,
-            f"the process stood still for {_STALL_S:.0f} s and was ended (if this Python process has loaded other "
-            "libraries with threads, export from a fresh one)",
-        )
 
     def stop(self) -> None:
         """End the process and everything it left."""

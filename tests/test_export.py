@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -212,14 +213,25 @@ def test_exporting_where_jax_is_loaded_does_not_hang(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_process_that_stands_still_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stands_still_in_a_forked_process_is_done_in_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked process waits for ever on a lock that another thread of its parent held."""
     from edgeopt.converters import workers
 
     monkeypatch.setattr(workers, "_STALL_S", 2.0)
-    tasks = [workers.Task("stuck", lambda say: time.sleep(60)), workers.Task("fine", lambda say: 3)]
-    stuck, fine = workers.run_tasks(tasks, max_parallel=2, on_progress=lambda task, what: None)
-    assert stuck.value is None and "stood still" in (stuck.error or "")
-    assert fine.value == 3
+    monkeypatch.setattr(workers, "_forks_stall", threading.Event())
+    here = os.getpid()
+
+    def stuck(say: workers.Progress) -> int:
+        if os.getpid() != here:
+            time.sleep(60)
+        return 2
+
+    tasks = [workers.Task("stuck", stuck), workers.Task("fine", lambda say: os.getpid())]
+    first, second = workers.run_tasks(tasks, max_parallel=2, on_progress=lambda task, what: None)
+    assert (first.value, first.error) == (2, None)
+    assert second.value not in (None, here)
+    (later,) = workers.run_tasks(tasks[1:], max_parallel=2, on_progress=lambda task, what: None)
+    assert later.value == here
 
 
 def test_a_pass_that_fails_costs_its_own_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
