@@ -130,7 +130,8 @@ def build(kind: PassKind, options: dict[str, Any]) -> Any:
     Raises:
         ValueError: an unknown option or a value that isn't allowed, in words.
     """
-    hints = get_type_hints(kind.config)
+    names = [field.name for field in dataclasses.fields(kind.config)]
+    hints = {name: hint for name, hint in get_type_hints(kind.config).items() if name in names}
     values = {}
     for key, value in options.items():
         if key not in hints:

@@ -112,7 +112,7 @@ class ProbeGraph:
         }
         snr = {part: None if s is None else self._snr_of(s) for part, s in parts.items()}
         node = self._nodes[layer.name]
-        elements = sum(self._elements(name) for name in weights) if layer.operator in _WEIGHTED else 0
+        elements = sum(self._constant(name).numel() for name in weights) if layer.operator in _WEIGHTED else 0
         return LayerDamage(
             name=layer.name,
             path=module_path(node) or layer.name,
@@ -153,6 +153,20 @@ class ProbeGraph:
             for handle in handles:
                 handle.remove()
         return found
+
+    def weight_of(self, layer: str) -> torch.Tensor:
+        """The weight of a layer that has one."""
+        name = next(n for n in self.layers[layer].inputs if n in self._constants)
+        return self._constant(name)
+
+    def worst_input(self, layer: str) -> str:
+        """The input of a layer (no weight) whose rounding alone costs most."""
+        names = [n for n in self.layers[layer].inputs if n not in self._constants] or [
+            self.layers[layer].output
+        ]
+        if len(names) == 1:
+            return names[0]
+        return min(names, key=lambda name: self._snr_of(self._named({name})))
 
     def scale_of(self, name: str) -> tuple[float, int] | None:
         """(scale, zero point) of the value of a node that has one scale; else None."""
@@ -205,14 +219,13 @@ class ProbeGraph:
         with torch.no_grad():
             return [t for sample in self._samples for t in self._graph(*sample).values()]
 
-    def _elements(self, name: str) -> int:
-        value = self._nodes.get(name)
-        # The captured program calls a weight by another name than its unlifted module.
-        tensor = value.meta["val"] if value is not None else _attribute(self._graph, self._target_of(name))
-        return int(tensor.numel())
-
-    def _target_of(self, name: str) -> str:
-        return next(str(n.target) for n in self._graph.graph.nodes if n.name == name)
+    def _constant(self, name: str) -> torch.Tensor:
+        node = next(n for n in self._graph.graph.nodes if n.name == name)
+        value: object = self._graph
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        assert isinstance(value, torch.Tensor)
+        return value
 
 
 class _Switched:
@@ -230,11 +243,3 @@ class _Switched:
     def __exit__(self, *error: object) -> None:
         for switch, on in self._before.items():
             switch.on = on
-
-
-def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
-    value: object = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    assert isinstance(value, torch.Tensor)
-    return value
