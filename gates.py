@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-from .converters.checks import Checks
-from .converters.jobs import Produced
+from .converters.checks import CheckResult, Checks
 from .errors import InputError
 
 # An "int8" file that keeps more than half of its weights in float isn't what its name says.
@@ -14,6 +15,22 @@ _MIN_QUANTIZED_WEIGHTS = 0.5
 _FEW_WEIGHTS = 1000
 # A float16 file should be half of a float32 one; a quarter of slack is for what is no weight.
 _HALF_SIZE_RATIO = 0.75
+
+
+class MadeFile(Protocol):
+    """What the gates look at: a finished file, from whatever framework."""
+
+    @property
+    def path(self) -> Path | None: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def report(self) -> dict[str, Any]: ...
+
+    @property
+    def checks(self) -> CheckResult | None: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ def parse_percent(text: str, option: str) -> float:
     return value / 100 if number != word else value
 
 
-def artifact_failures(item: Produced, checks: Checks, gates: Gates) -> list[str]:
+def artifact_failures(item: MadeFile, checks: Checks, gates: Gates) -> list[str]:
     """Every gate this artefact fails, in words; none means it is verified."""
     assert item.checks is not None
     failures = [f"output {p.output!r}: {p.reason}" for p in item.checks.parity if not p.passed]
@@ -88,13 +105,13 @@ def accuracy_drop(baseline: float | None, metric: float | None) -> float | None:
     return drop if 0 <= abs(baseline) <= 1 else drop / abs(baseline)
 
 
-def artifact_warnings(item: Produced, size_budget_mib: float | None) -> list[str]:
+def artifact_warnings(item: MadeFile, size_budget_mib: float | None) -> list[str]:
     """What a user would want to hear about a file that passed.
 
     Args:
         size_budget_mib: the profile's budget for a model file.
     """
-    report, precision = item.report, item.wanted.precision
+    report, precision = item.report, item.precision
     warnings = []
     size_mib = item.path.stat().st_size / 2**20 if item.path else 0.0
     if size_budget_mib is not None and size_mib > size_budget_mib:

@@ -60,6 +60,11 @@ class Produced:
     log: str = ""
 
     @property
+    def precision(self) -> str:
+        """Canonical name of the file's precision."""
+        return self.wanted.precision
+
+    @property
     def passed(self) -> bool:
         """Whether the file was made, ran, and is within its tolerances."""
         return self.path is not None and self.checks is not None and self.checks.passed

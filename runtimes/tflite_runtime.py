@@ -6,13 +6,11 @@ a virtual environment in the user's cache folder, made on first use.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from ..errors import EdgeoptError
+from . import environments
 from .protocol import LoadedModel
 
 NAME = "tflite_runtime"
@@ -52,42 +50,9 @@ def environment_python() -> Path:
     Raises:
         EdgeoptError: no wheel for this Python (3.11 is the last), or no package registry.
     """
-    from platformdirs import user_cache_dir
-
-    override = os.environ.get("EDGEOPT_CACHE_DIR")
-    cache = Path(override) if override else Path(user_cache_dir("edgeopt", appauthor=False))
-    tag = f"tflite-runtime-{version()}-py{sys.version_info.major}{sys.version_info.minor}"
-    home = cache / tag
-    python = home / "bin" / "python"
-    if python.exists():
-        return python
-    if sys.version_info >= (3, 12):
+    name = f"tflite-runtime-{version()}"
+    if sys.version_info >= (3, 12) and not environments.environment_home(name).exists():
         raise EdgeoptError(
             "tflite-runtime has no wheel for Python 3.12 and later: use Python 3.11, or litert."
         )
-    partial = cache / f"{tag}.{os.getpid()}"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        _run([sys.executable, "-m", "venv", str(partial)])
-        _run([str(partial / "bin" / "python"), "-m", "pip", "install", "-q", *REQUIREMENTS])
-        # Scripts in the environment name its folder, the interpreter doesn't: it can be moved into place.
-        partial.replace(home)
-    except OSError as error:
-        if python.exists():  # another process was faster
-            return python
-        raise EdgeoptError(
-            f"the environment for tflite-runtime can't be made in {cache}: {error}."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return python
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
-        raise EdgeoptError(
-            f"tflite-runtime can't be installed into its own environment: {last} "
-            "(it needs a package registry once)."
-        )
+    return environments.environment_python(name, REQUIREMENTS, what="tflite-runtime")
