@@ -1,0 +1,64 @@
+"""Learns the cost model's constants from published latencies and says how well it predicts what it never saw.
+
+    python benchmarks/fit_cost_model.py CSV [--write] [--report FILE.md] [--plot FILE.svg] [--folds N]
+
+CSV (columns model, framework, precision, threads, device, soc, latency_ms, source; EDGEOPT_LATENCIES names it
+when it isn't given) isn't part of the repository. The fit is a maximum a posteriori estimate: logarithms of
+predicted over published latency with a robust loss, and a normal prior for every constant, wide for what all
+devices share, narrow for what one core, chip or run may deviate by (partial pooling). The gradient is
+PyTorch's, the optimiser SciPy's L-BFGS-B. ``--write`` puts the constants into cost_model/fitted.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import cost_model_report as report
+from cost_model_fit import Fit, Problem, prior_constants, write_constants
+from published_rows import read_rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("csv", nargs="?", default=os.environ.get("EDGEOPT_LATENCIES"), type=Path)
+    parser.add_argument("--write", action="store_true", help="write cost_model/fitted.json")
+    parser.add_argument("--report", type=Path, help="write the tables as Markdown")
+    parser.add_argument("--plot", type=Path, help="write predicted against published as SVG or PNG")
+    parser.add_argument("--iterations", type=int, default=300, help="of the optimiser, whole data")
+    parser.add_argument("--no-validation", action="store_true", help="fit only")
+    parser.add_argument("--prior", action="store_true", help="write the constants that the fit starts from")
+    given = parser.parse_args()
+    if given.prior:
+        write_constants(prior_constants(), {})
+        return 0
+    if given.csv is None:
+        parser.error("give the CSV of published latencies, or set EDGEOPT_LATENCIES")
+    rows = read_rows(given.csv)
+    problem = Problem(rows)
+    print(f"{len(rows)} rows, {len(problem.chips)} chips, {len(problem.cores)} cores", file=sys.stderr)
+    fit = Fit(problem)
+    fit.solve(given.iterations)
+    print(f"fitted: {report.shares(fit.log_errors())}", file=sys.stderr)
+    held = None
+    if not given.no_validation:
+        held = report.validate(problem, fit)
+        text = report.tables(rows, held)
+        print(text)
+        if given.report:
+            given.report.write_text(text, encoding="utf-8")
+        if given.plot:
+            report.plot(rows, held, given.plot)
+    if given.write:
+        write_constants(fit.constants(report.bands(rows, held)), report.provenance(rows, held))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,135 @@
+"""The learned constants: a data file written by benchmarks/fit_cost_model.py, and how it is looked up."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .analytic import CLASSES, GROUP_OF_CLASS, GROUPS
+from .machine import Machine
+
+# What is known of a core, a chip or a calibrated device: logarithms of factors on time.
+COMPONENTS = ("compute", "memory", "overhead", "fp16", "int8", *(f"group_{name}" for name in GROUPS))
+# Runtimes that share their kernels.
+KERNELS_OF = {
+    "executorch": "xnnpack", "litert": "xnnpack", "tflite_runtime": "xnnpack", "xnnpack": "xnnpack",
+    "ncnn": "ncnn", "tflite_2019": "tflite_2019", "paddle_lite": "paddle_lite", "mnn": "mnn",
+}  # fmt: skip
+_INT8_PATHS = ("int8", "dot", "i8mm")
+
+
+@dataclass(frozen=True)
+class Constants:
+    """All that was learned; every figure is a natural logarithm unless its name says otherwise.
+
+    Attributes:
+        efficiency: class → path → share of the peak.
+        edges: class → (input, output, position).
+        shared: the memory's and the overlap's constants; ``overlap_in_order`` and ``overlap_out_of_order``.
+        runtimes: kernel library → ``class.<c>``, ``path.<p>``, ``class_path.<c>.<p>``, ``dispatch_cycles``,
+            ``wake_us``, ``parallel``, ``static`` (0 to 1).
+        cores: core → component → factor on time.
+        chips: chip → (patterns, component → factor on time).
+        bands: situation → (low, high): the 10th and 90th percentile of published over predicted latency.
+        provenance: what it was learned from.
+    """
+
+    efficiency: Mapping[str, Mapping[str, float]]
+    edges: Mapping[str, tuple[float, float, float]]
+    shared: Mapping[str, float]
+    runtimes: Mapping[str, Mapping[str, float]]
+    cores: Mapping[str, Mapping[str, float]]
+    chips: Mapping[str, tuple[tuple[str, ...], Mapping[str, float]]]
+    bands: Mapping[str, tuple[float, float]]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def log_efficiency(self, library: str, path: str) -> np.ndarray:
+        """Share of the peak of each class on ``path`` with the kernels of ``library`` (logarithms)."""
+        learned = self.runtimes[library]
+        return np.array(
+            [
+                self.efficiency[name][path]
+                + learned.get(f"class.{name}", 0.0)
+                + learned.get(f"path.{path}", 0.0)
+                + learned.get(f"class_path.{name}.{path}", 0.0)
+                for name in CLASSES
+            ]
+        )
+
+    def edge_columns(self) -> np.ndarray:
+        """(class, 3) array of the edges' logarithms."""
+        return np.array([self.edges[name] for name in CLASSES])
+
+    def chip_factors(self, chip: str) -> tuple[str, Mapping[str, float]] | None:
+        """(name, factors) of the published chip that a profile's ``soc`` names, or None."""
+        for name, (patterns, factors) in self.chips.items():
+            if any(re.search(pattern, chip, re.IGNORECASE) for pattern in patterns):
+                return name, factors
+        return None
+
+
+def device_factors(
+    constants: Constants, machine: Machine, core: str, *, path: str
+) -> tuple[np.ndarray, dict[str, float]]:
+    """What is known of core, chip and device for one path: (factor of each class, memory and overhead)."""
+    total = dict.fromkeys(COMPONENTS, 0.0)
+    chip = constants.chip_factors(machine.chip)
+    for source in (constants.cores.get(core, {}), chip[1] if chip else {}, machine.factors):
+        for name, value in source.items():
+            if name in total:
+                total[name] += value
+    compute = total["compute"]
+    if path == "fp16":
+        compute += total["fp16"]
+    if path in _INT8_PATHS:
+        compute += total["int8"]
+    groups = np.array([total[f"group_{name}"] for name in GROUPS])
+    return compute + groups[GROUP_OF_CLASS], {"memory": total["memory"], "overhead": total["overhead"]}
+
+
+@cache
+def load_constants(path: Path | None = None) -> Constants:
+    """The constants that ship with edgeopt, or those of another file of the same form.
+
+    Raises:
+        InputError: the file is missing or of another form.
+    """
+    source = path or Path(__file__).with_name("fitted.json")
+    try:
+        data = json.loads(source.read_text(encoding="utf-8"))
+        return Constants(
+            efficiency=data["efficiency"],
+            edges={name: tuple(values) for name, values in data["edges"].items()},
+            shared=data["shared"],
+            runtimes=data["runtimes"],
+            cores=data["cores"],
+            chips={name: (tuple(entry["match"]), entry["factors"]) for name, entry in data["chips"].items()},
+            bands={name: (low, high) for name, (low, high) in data["bands"].items()},
+            provenance=data["provenance"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{source} holds no constants of the cost model ({type(error).__name__}: {error}); write it with "
+            "benchmarks/fit_cost_model.py."
+        ) from error
+
+
+def library_of(runtime: str, constants: Constants) -> str:
+    """The kernel library behind a runtime.
+
+    Raises:
+        InputError: a runtime that nothing was learned of.
+    """
+    library = KERNELS_OF.get(runtime)
+    if library is None or library not in constants.runtimes:
+        known = ", ".join(name for name, kernels in KERNELS_OF.items() if kernels in constants.runtimes)
+        raise InputError(f"no latency can be estimated for runtime {runtime!r}; known: {known}.")
+    return library

@@ -1,0 +1,202 @@
+"""From kernels and a machine to milliseconds, with a band and with what bounds each kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .analytic import Place, Terms, Work, paths_of, place_of, terms, work_of
+from .constants import Constants, device_factors, library_of, load_constants
+from .kernels import Kernel, Precision, check_kernels
+from .machine import Machine, core_table, machine_of
+
+if TYPE_CHECKING:
+    from ..device_profiles import DeviceProfile
+
+_SHARED = ("l2_cycles", "llc_cycles", "dram_core", "dram_chip")
+
+
+@dataclass(frozen=True)
+class KernelEstimate:
+    """One kernel's share: ``bound`` is the largest of its parts (compute, memory, dispatch)."""
+
+    kernel: Kernel
+    latency_ms: float
+    compute_ms: float
+    memory_ms: float
+    dispatch_ms: float
+    bound: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Predicted latency of one inference.
+
+    Attributes:
+        latency_ms: median.
+        low_ms, high_ms: 80% band, from held-out published latencies.
+        grade: "predicted", "transferred" (published rows of this chip are in the constants) or "calibrated".
+        basis: in words, what the grade rests on.
+        kernels: in the order of the model.
+    """
+
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+    grade: str
+    basis: str
+    runtime: str
+    num_threads: int
+    kernels: tuple[KernelEstimate, ...]
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Share of the time by what bounds it, largest first."""
+        found: dict[str, float] = {}
+        for each in self.kernels:
+            found[each.bound] = found.get(each.bound, 0.0) + each.latency_ms / self.latency_ms
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class _At:
+    """A place with the peak of one path: what the formula asks for."""
+
+    place: Place
+    peak: float
+
+    def __getattr__(self, name: str) -> float:
+        value: float = getattr(self.place, name)
+        return value
+
+
+def predict(
+    kernels: Sequence[Kernel],
+    profile: DeviceProfile | Machine,
+    *,
+    runtime: str = "executorch",
+    precision: Precision | None = None,
+    num_threads: int = 1,
+    constants: Constants | None = None,
+) -> Estimate:
+    """Latency of one inference of ``kernels`` on the fastest ``num_threads`` cores of ``profile``.
+
+    Args:
+        runtime: executorch, litert, tflite_runtime (all XNNPACK's kernels), ncnn, ...
+        precision: compute every kernel in it; None keeps each kernel's own.
+        constants: other learned constants than those that ship.
+
+    Raises:
+        InputError: no kernels, impossible figures, more threads than cores, an unknown runtime or precision.
+    """
+    learned = constants or load_constants()
+    library = library_of(runtime, learned)
+    machine = machine_of(profile)
+    wanted = [kernel.at(precision) for kernel in kernels] if precision else list(kernels)
+    check_kernels(wanted)
+    parts, paths = kernel_terms(wanted, machine, library, num_threads, learned)
+    estimates = tuple(
+        KernelEstimate(
+            kernel=kernel,
+            latency_ms=float(parts.total[i]),
+            compute_ms=float(parts.compute[i]),
+            memory_ms=float(parts.memory[i]),
+            dispatch_ms=float(parts.dispatch[i]),
+            bound=_bound(parts, i),
+            path=paths[i],
+        )
+        for i, kernel in enumerate(wanted)
+    )
+    latency_ms = float(parts.total.sum())
+    if not math.isfinite(latency_ms):
+        raise AssertionError("the cost model's constants gave no finite latency")
+    grade, basis, situation = _standing(machine, learned, library)
+    low, high = learned.bands[situation]
+    return Estimate(
+        latency_ms, latency_ms * low, latency_ms * high, grade, basis, runtime, num_threads, estimates
+    )
+
+
+def kernel_terms(
+    kernels: Sequence[Kernel], machine: Machine, library: str, threads: int, constants: Constants
+) -> tuple[Terms, list[str]]:
+    """The parts of each kernel's time (ms, arrays in order) and the instruction path it takes."""
+    place = place_of(machine, threads)
+    core = machine.chosen(1)[0][0].core
+    columns = work_of(kernels)
+    best: Terms | None = None
+    chosen = np.array([""] * len(kernels), dtype=object)
+    precisions = np.array([kernel.precision for kernel in kernels])
+    for path in place.peaks:
+        usable = np.array([path in paths_of(place, precision) for precision in precisions])
+        if not usable.any():
+            continue
+        found = _on_path(columns, place, core, path, machine, library, constants)
+        total = np.where(usable, found.total, np.inf)
+        if best is None:
+            better = usable
+            best = replace(found, total=total)
+        else:
+            better = total < best.total
+            best = Terms(
+                *(
+                    np.where(better, new, old)
+                    for new, old in (
+                        (found.compute, best.compute),
+                        (found.memory, best.memory),
+                        (found.dispatch, best.dispatch),
+                        (total, best.total),
+                    )
+                )
+            )
+        chosen[better] = path
+    assert best is not None
+    return best, list(chosen)
+
+
+def _on_path(
+    columns: Work, place: Place, core: str, path: str, machine: Machine, library: str, constants: Constants
+) -> Terms:
+    runtime, shared = constants.runtimes[library], constants.shared
+    compute, rest = device_factors(constants, machine, core, path=path)
+    edges = constants.edge_columns()[columns.cls]
+    overlap = "overlap_in_order" if place.in_order else "overlap_out_of_order"
+    named = {
+        "efficiency": constants.log_efficiency(library, path)[columns.cls],
+        "edge_input": edges[:, 0],
+        "edge_output": edges[:, 1],
+        "edge_position": edges[:, 2],
+        "overlap": shared[overlap],
+        **{name: shared[name] for name in _SHARED},
+        **{name: runtime[name] for name in ("dispatch_cycles", "wake_us", "parallel", "static")},
+        "compute": compute[columns.cls],
+        **rest,
+    }
+    found = terms(columns, _At(place, place.peaks[path]), named, np.exp)
+    dispatch = np.full(len(columns), found.dispatch)
+    return Terms(found.compute, found.memory, dispatch, found.total)
+
+
+def _bound(parts: Terms, index: int) -> str:
+    each = {name: float(getattr(parts, name)[index]) for name in ("compute", "memory", "dispatch")}
+    return max(each, key=lambda name: each[name])
+
+
+def _standing(machine: Machine, constants: Constants, library: str) -> tuple[str, str, str]:
+    """(grade, basis in words, whose band) of an estimate for ``machine``."""
+    core = machine.chosen(1)[0][0].core
+    if machine.grade == "calibrated":
+        return "calibrated", "constants fitted on this device", "calibrated"
+    chip = constants.chip_factors(machine.chip)
+    if chip is not None:
+        return "transferred", f"published latencies of the {chip[0]}", "known_chip"
+    if core in constants.cores:
+        return "predicted", f"published latencies of other chips with {core} cores", "known_core"
+    if core in core_table():
+        return "predicted", f"the data of {core} and published latencies of other cores", "unknown_core"
+    return "predicted", f"a stand-in for {core}, which the cost model doesn't know", "unknown_core"
