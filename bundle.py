@@ -65,6 +65,7 @@ class Artifact(_Data):
     road: str
     status: Literal["verified", "failed"]
     size_bytes: int
+    compressed_bytes: int | None = None
     sha256: str
     inputs: list[FileTensor]
     outputs: list[FileTensor]
@@ -111,6 +112,7 @@ class Manifest(_Data):
     status: Literal["verified", "failed"]
     created: str
     source: dict[str, Any]
+    optimization: dict[str, Any] | None = None
     profile: dict[str, Any]
     recipes: list[dict[str, Any]]
     choice: list[str]

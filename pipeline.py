@@ -14,11 +14,13 @@ from .bundle import Bundle, load_bundle, staged
 from .converters.checks import Checks, make_checks, uninformative_outputs
 from .converters.explain import explain
 from .converters.jobs import FORMATS, Produced, Wanted, discard, produce
+from .converters.keras.spec import is_keras
 from .device_profiles import DeviceProfile
 from .errors import EdgeoptError, GateError, InputError
 from .gates import Gates
-from .models.data import load_evaluation
+from .models.data import Evaluation, load_evaluation
 from .models.findings import Finding
+from .optimization import optimize_plan
 from .optimizers.capabilities import unsupported_reason
 from .optimizers.passes import Context, OptimizedModel, Optimizer
 from .optimizers.recipe import Recipe
@@ -36,6 +38,7 @@ def export(
     precision: str | None = None,
     recipe: str | Recipe = "auto",
     calibration: Any = None,
+    training: Any = None,
     evaluate: Any = None,
     max_accuracy_drop: float | None = None,
     min_snr_db: float | None = None,
@@ -51,12 +54,14 @@ def export(
     """Make a verified bundle of ``model`` for a device.
 
     Args:
-        model: ``package.module:attribute``, a .pt2 or TorchScript file, or a ``torch.nn.Module``.
+        model: ``package.module:attribute``, a .pt2 or TorchScript file, a ``torch.nn.Module``, or a Keras model
+            (docs/keras.md).
         profile: the target's name, a TOML path, or a loaded profile.
         formats: ``pte`` and/or ``tflite``.
         precision: one or more precisions, comma-separated; the first becomes model.pte / model.tflite.
         recipe: ``auto`` (the profile decides), a named recipe, a TOML file, or a :class:`Recipe`.
         calibration: samples for static int8; see ``load_calibration``.
+        training: data for recipes that train; see ``load_training``.
         evaluate: the task metric; see ``load_evaluation``.
         max_accuracy_drop: gate on the metric, 0.01 for one percentage point.
         min_snr_db: least signal-to-noise ratio of every output, instead of the precision's own.
@@ -75,20 +80,22 @@ def export(
         GateError: a gate failed; its ``bundle`` is on disk, marked failed.
     """
     say = progress or (lambda what: None)
-    plan = make_plan(
+    plan_it, carry_out = road_of(model)
+    plan = plan_it(
         model,
         profile=profile,
         formats=formats,
         precision=precision,
         recipe=recipe,
         calibration=calibration,
+        training=training,
         output=output,
         force=force,
         progress=say,
         **source_options,
     )
     gates = Gates(max_accuracy_drop, require_full_delegation, strict)
-    return export_plan(
+    return carry_out(
         plan,
         gates,
         evaluate=evaluate,
@@ -97,6 +104,16 @@ def export(
         max_parallel=max_parallel,
         use_cache=use_cache,
     )
+
+
+def road_of(model: Any) -> tuple[Callable[..., Any], Callable[..., Bundle]]:
+    """How a model of this framework is planned and exported: functions like make_plan and :func:`export_plan`."""
+    if is_keras(model):
+        from .keras_export import export_keras_plan
+        from .keras_planning import make_keras_plan
+
+        return make_keras_plan, export_keras_plan
+    return make_plan, export_plan
 
 
 def export_plan(
@@ -113,8 +130,9 @@ def export_plan(
     say = progress or (lambda what: None)
     evaluation = load_evaluation(plan.source, evaluate) if evaluate is not None else None
     gates.check(evaluation is not None)
+    plan = optimize_plan(plan, evaluation, say, use_cache=use_cache)
     say("running the source model")
-    checks = make_checks(plan.source, plan.calibration, evaluation, min_snr_db)
+    plan, checks = _checks(plan, evaluation, min_snr_db)
     with staged(plan.output) as folder:
         result = _convert(plan, folder, checks, say, max_parallel, use_cache)
         result.notes += [
@@ -133,6 +151,16 @@ def export_plan(
     return bundle
 
 
+def _checks(plan: Plan, evaluation: Evaluation | None, min_snr_db: float | None) -> tuple[Plan, Checks]:
+    """A file must agree with what it was made of; its metric is compared with the user's model's."""
+    checks = make_checks(plan.source, plan.calibration, evaluation, min_snr_db)
+    if plan.optimized is None or evaluation is None:
+        return plan, checks
+    original = make_checks(plan.optimized.original.source, plan.calibration, evaluation, min_snr_db)
+    plan = replace(plan, optimized=replace(plan.optimized, metric=checks.baseline))
+    return plan, replace(checks, baseline=original.baseline, baseline_samples=original.baseline_samples)
+
+
 def _convert(
     plan: Plan, folder: Path, checks: Checks, say: Progress, max_parallel: int | None, use_cache: bool
 ) -> ExportResult:
@@ -141,7 +169,8 @@ def _convert(
     wanted = []
     for name, recipe, file in plan.files():
         try:
-            item = Wanted(name, optimizer.run(recipe), file, use_cache)
+            model = plan.optimized.model if plan.optimized else optimizer.run(recipe)
+            item = Wanted(name, model, file, use_cache)
         except EdgeoptError:
             raise
         except Exception as error:

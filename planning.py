@@ -20,15 +20,49 @@ from .models.program import Capture, capture
 from .models.source import SourceModel, load_source_model
 from .models.workload import workload
 from .optimizers.choose import Choice, choose_recipe
+from .optimizers.eager import PassReport
+from .optimizers.passes import OptimizedModel
 from .optimizers.precision import parse_precisions
 from .optimizers.recipe import Recipe, load_recipe, named_recipe
+from .optimizers.training import TrainingData, load_training
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Optimized:
+    """What a recipe that trains has made, before any file is.
+
+    Attributes:
+        original: the model as the user gave it, as it was captured.
+        model: what all passes of the recipe made of it.
+        reports: what each pass did.
+        metric: the task metric of the optimised model in PyTorch, when there is an evaluation.
+    """
+
+    original: Capture
+    model: OptimizedModel
+    reports: tuple[PassReport, ...]
+    metric: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the manifest: each figure as [before, after]."""
+        before, after = self.original, self.model.capture
+        return {
+            "passes": [report.to_dict() for report in self.reports],
+            "parameters": [before.source.parameter_count, after.source.parameter_count],
+            "weight_bytes": [before.source.weight_bytes, after.source.weight_bytes],
+            "macs": [workload(before.program).macs, workload(after.program).macs],
+            "metric": self.metric,
+        }
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What an export is going to do; ``--dry-run`` prints it."""
+    """What an export is going to do; ``--dry-run`` prints it.
+
+    After a recipe that trains was carried out (``optimization``), ``source`` is the optimised model.
+    """
 
     source: SourceModel
     capture: Capture
@@ -40,6 +74,8 @@ class Plan:
     findings: list[Finding]
     output: Path
     deployment: dict[str, Any] | None = None
+    training: TrainingData | None = None
+    optimized: Optimized | None = None
 
     def files(self) -> list[tuple[str, Recipe, str]]:
         """(format, recipe, file name) of each artefact; the first recipe's is ``model.<format>``."""
@@ -58,6 +94,7 @@ def make_plan(
     precision: str | None = None,
     recipe: str | Recipe = "auto",
     calibration: Any = None,
+    training: Any = None,
     output: Path | str | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -69,6 +106,7 @@ def make_plan(
     """Load and capture the model and decide what to make of it; nothing is written.
 
     Args:
+        training: data for recipes that train; see ``load_training``. By default ``training()`` beside the model.
         labels, mean, std: recorded for ``edgeopt app``; see ``check_deployment``.
 
     Raises:
@@ -91,6 +129,7 @@ def make_plan(
         calibration = source.companion("calibration")
         calibration = calibration() if calibration is not None else None
     samples = load_calibration(source, calibration) if calibration is not None else None
+    rows = _training_data(source, training, named)
     say("capturing the model")
     captured = rewrite_capture(capture(source))
     choice = None
@@ -103,7 +142,14 @@ def make_plan(
         errors = "; ".join(f.sentence() for f in findings if f.severity == "error")
         raise InputError(f"{source.origin} can't be exported: {errors}.")
     kept = tuple(name for name in dict.fromkeys(formats) if name not in blocked)
-    return Plan(source, captured, target, kept, named, choice, samples, findings, where, deployment)
+    return Plan(source, captured, target, kept, named, choice, samples, findings, where, deployment, rows)
+
+
+def _training_data(source: SourceModel, given: Any, recipes: Sequence[Recipe]) -> TrainingData | None:
+    if not any(recipe.trains for recipe in recipes):
+        return None
+    found = source.companion("training") if given is None else given
+    return None if found is None else load_training(source, found)
 
 
 def _named_recipes(precision: str | None, recipe: str | Recipe) -> tuple[Recipe, ...]:

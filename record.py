@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -50,7 +51,8 @@ def write_record(plan: Plan, folder: Path, checks: Checks, result: ExportResult,
     for item in result.produced:
         problems = artifact_failures(item, checks, gates)
         failures += [f"{item.wanted.file}: {problem}" for problem in problems]
-        artifacts.append(_artifact(item, problems, plan.profile.budgets.size_mib))
+        shrinks = plan.optimized is not None and bool(plan.optimized.model.masks)
+        artifacts.append(_artifact(item, problems, plan.profile.budgets.size_mib, shrinks=shrinks))
     if gates.strict:
         failures += [f"{i.wanted.file} could not be made: {why_failed(i)}" for i in result.not_made]
         failures += [f.sentence() for f in plan.findings if f.severity == "error"]
@@ -59,7 +61,9 @@ def write_record(plan: Plan, folder: Path, checks: Checks, result: ExportResult,
     return failures
 
 
-def _artifact(item: Produced, problems: list[str], size_budget_mib: float | None) -> dict[str, Any]:
+def _artifact(
+    item: Produced, problems: list[str], size_budget_mib: float | None, *, shrinks: bool
+) -> dict[str, Any]:
     assert item.path is not None and item.checks is not None
     model = item.wanted.model
     return {
@@ -71,6 +75,7 @@ def _artifact(item: Produced, problems: list[str], size_budget_mib: float | None
         "road": ROADS[KIND_OF_PRECISION[item.wanted.precision], item.wanted.format],
         "status": "failed" if problems else "verified",
         "size_bytes": item.path.stat().st_size,
+        "compressed_bytes": _compressed_bytes(item.path) if shrinks else None,
         "sha256": sha256_of(item.path),
         "inputs": item.checks.io["inputs"],
         "outputs": item.checks.io["outputs"],
@@ -87,6 +92,11 @@ def _artifact(item: Produced, problems: list[str], size_budget_mib: float | None
     }
 
 
+def _compressed_bytes(path: Path) -> int:
+    """Size of a file after zlib, as it travels in an app or an update: what zeros and repeated weights save."""
+    return len(zlib.compress(path.read_bytes(), 6))
+
+
 def _manifest(
     plan: Plan,
     checks: Checks,
@@ -96,8 +106,10 @@ def _manifest(
     *,
     failed: bool,
 ) -> dict[str, Any]:
-    source = plan.source
-    choice = list(plan.choice.reasons) if plan.choice else ["the precision was named by the user"]
+    captured = plan.optimized.original if plan.optimized else plan.capture
+    source = captured.source
+    named = "the recipe was named by the user" if plan.optimized else "the precision was named by the user"
+    choice = list(plan.choice.reasons) if plan.choice else [named]
     not_made = [
         {"file": i.wanted.file, "sentence": f.sentence(), **f.to_dict()}
         for i in result.not_made
@@ -123,8 +135,9 @@ def _manifest(
             "origin": source.origin,
             "parameters": source.parameter_count,
             "weight_bytes": source.weight_bytes,
-            "macs": workload(plan.capture.program).macs,
+            "macs": workload(captured.program).macs,
         },
+        "optimization": plan.optimized.to_dict() if plan.optimized else None,
         "profile": plan.profile.model_dump(mode="json"),
         "recipes": [recipe.to_dict() for recipe in plan.recipes],
         "choice": choice,
@@ -138,6 +151,7 @@ def _manifest(
         "versions": versions(),
         "warnings": [
             *(f.sentence() for f in plan.findings if f.severity != "error"),
+            *(w for report in (plan.optimized.reports if plan.optimized else ()) for w in report.warnings),
             *result.notes,
         ],
     }

@@ -26,13 +26,14 @@ def register(app: typer.Typer) -> None:
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="package.module:attribute, file.py:attribute, .pt2 or TorchScript file.")
+        str, typer.Argument(help="package.module:attribute, file.py:attribute, .pt2, TorchScript, .keras, .h5 or SavedModel.")
     ],
     profile: given.Profile,
     formats: given.Formats = "pte,tflite",
     precision: given.Precision = None,
     recipe: given.Recipe = "auto",
     calibration: given.Calibration = None,
+    train: given.Train = None,
     evaluate: given.Eval = None,
     max_accuracy_drop: given.MaxAccuracyDrop = None,
     min_snr_db: given.MinSnrDb = None,
@@ -65,6 +66,7 @@ def export(
         "precision": precision,
         "recipe": recipe,
         "calibration": calibration,
+        "training": train,
         "example_inputs": example_inputs,
         "input_shapes": input_shape or (),
         "dynamic_batch": dynamic_batch,
@@ -79,13 +81,13 @@ def export(
         "force": force,
     }
     from ..gates import Gates, parse_percent
-    from ..pipeline import export_plan
-    from ..planning import make_plan
+    from ..pipeline import road_of
 
     drop = None if max_accuracy_drop is None else parse_percent(max_accuracy_drop, "--max-accuracy-drop")
     gates = Gates(drop, require_full_delegation, strict)
     gates.check(evaluate is not None)
     with reporter.progress() as progress:
+        make_plan, export_plan = road_of(model)
         plan = make_plan(model, progress=lambda what: progress(what, None), **options)
     # Said before the long part begins, so that nobody waits for what can't work.
     for finding in plan.findings:

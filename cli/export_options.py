@@ -35,6 +35,10 @@ Calibration = Annotated[
     str | None,
     _option("--calibration", panel=_OPTIMISE, text="Samples for static int8: FILE.npz or module:function."),
 ]
+Train = Annotated[
+    str | None,
+    _option("--train", panel=_OPTIMISE, text="Data for recipes that train: module:function or FILE.npz."),
+]
 Eval = Annotated[
     str | None,
     _option("--eval", panel=_GATES, text="Task metric: module:function, or FILE.npz with inputs and labels."),

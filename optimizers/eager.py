@@ -7,9 +7,11 @@ it), so the same command goes on where it was interrupted, and a changed recipe 
 from __future__ import annotations
 
 import copy
-import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +57,12 @@ class PassReport:
             "details": dict(self.details),
             "warnings": list(self.warnings),
         }
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> PassReport:
+        """What :meth:`to_dict` gave."""
+        before, after = (Figures(**kept[side]) if kept[side] else None for side in ("before", "after"))
+        return cls(kept["pass"], kept["change"], before, after, kept["details"], tuple(kept["warnings"]))
 
 
 @dataclass(frozen=True)
@@ -111,11 +119,12 @@ def run_eager_passes(
     training: TrainingData | None,
     progress: Progress,
     work: WorkFolder | None,
-) -> tuple[SourceModel, Workpiece]:
+) -> tuple[SourceModel, Workpiece, WorkFolder | None]:
     """Apply the eager passes of ``recipe`` to a copy of the model.
 
     Returns:
-        The source with the optimised module in its place, and the workpiece with the reports.
+        The source with the optimised module in its place, the workpiece with the reports, and where what follows
+        keeps its checkpoints.
 
     Raises:
         InputError: a model that can't be trained, missing data, or what a pass refuses.
@@ -125,19 +134,21 @@ def run_eager_passes(
     for number, config in enumerate(recipe.eager_passes, 1):
         kind = kind_of(config)
         where = f"recipe {recipe.name}, pass {number} ({kind.name})"
-        step = work.after(f"{kind.name} {config!r} seed {recipe.seed}") if work else None
+        handler = handler_of(config)
+        code = sha256(Path(inspect.getfile(handler)).read_bytes()).hexdigest()
+        step = work.after(f"{kind.name} {config!r} seed {recipe.seed} {code}") if work else None
         kept = load_checkpoint(step.result) if step else None
         if kept is not None:
             progress(f"{kind.name}: taken from an earlier run")
             piece = _restored(kept, source.module)
         else:
             context = EagerContext(source, training, progress, step, recipe.seed + 7919 * number, where)
-            piece = handler_of(config)(config, piece, context)
+            piece = handler(config, piece, context)
             if step is not None:
                 save_atomically(_kept(piece, source.module), step.result)
                 step.clear_parts()
         work = step
-    return replace(source, module=piece.module), piece
+    return replace(source, module=piece.module), piece, work
 
 
 def refuse_untrainable(source: SourceModel, recipe: Recipe) -> None:
@@ -170,7 +181,7 @@ def report(
 
 def start_key(source: SourceModel, training: TrainingData | None, graph: str) -> str:
     """What everything follows from: the model's code (as captured), its weights, and the training data."""
-    digest = hashlib.sha256(graph.encode())
+    digest = sha256(graph.encode())
     for name, tensor in sorted(source.module.state_dict().items()):
         if isinstance(tensor, torch.Tensor):
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -200,15 +211,5 @@ def _kept(piece: Workpiece, original: FlatModel) -> dict[str, Any]:
 def _restored(kept: dict[str, Any], original: FlatModel) -> Workpiece:
     module = restore(kept, original)
     assert isinstance(module, FlatModel)
-    reports = tuple(
-        PassReport(
-            item["pass"],
-            item["change"],
-            Figures(**item["before"]) if item["before"] else None,
-            Figures(**item["after"]) if item["after"] else None,
-            item["details"],
-            tuple(item["warnings"]),
-        )
-        for item in kept["reports"]
-    )
+    reports = tuple(PassReport.from_dict(item) for item in kept["reports"])
     return Workpiece(module, kept["masks"], reports)

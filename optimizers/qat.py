@@ -7,9 +7,7 @@ fine-tune its statistics are better left as they are, and what is trained is the
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +16,7 @@ from torch.export import ExportedProgram
 from ..errors import EdgeoptError, InputError
 from ..models.inputs import DynamicDim
 from ..models.program import Capture, capture
+from .annotation import make_quantizer
 from .cleanup import fold_batch_norm
 from .eager import PassReport
 from .passes import Context, OptimizedModel
@@ -94,16 +93,9 @@ def _qat(config: QuantizeAware, model: OptimizedModel, context: Context) -> Opti
 
 
 def _prepare(program: ExportedProgram, config: QuantizeAware) -> torch.fx.GraphModule:
-    with contextlib.redirect_stderr(io.StringIO()):
-        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-            XNNPACKQuantizer,
-            get_symmetric_quantization_config,
-        )
-        from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
-    quantizer = XNNPACKQuantizer().set_global(
-        get_symmetric_quantization_config(is_per_channel=config.per_channel, is_qat=True)
-    )
+    quantizer = make_quantizer(per_channel=config.per_channel, qat=True)
     prepared: torch.fx.GraphModule = prepare_qat_pt2e(program.module(), quantizer)
     return prepared
 

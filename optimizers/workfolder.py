@@ -44,17 +44,14 @@ class WorkFolder:
         """Delete the unfinished pass's files."""
         shutil.rmtree(self.part("any").parent, ignore_errors=True)
 
-    def forget(self) -> None:
-        """Delete the finished pass and its parts."""
-        self.clear_parts()
-        self.result.unlink(missing_ok=True)
-
 
 def open_work_folder(start: str) -> WorkFolder:
     """The place that passes on the model ``start`` (see ``start_key``) begin from; old results are deleted first."""
     from platformdirs import user_cache_dir
 
     root = Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt")) / "training"
+    loop = Path(__file__).parent / "training"
+    start += "".join(hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(loop.glob("*.py")))
     versions = " ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchao", "torch-pruning"))
     _evict(root)
     return WorkFolder(root, hashlib.sha256(f"{start} {versions}".encode()).hexdigest())
