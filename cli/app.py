@@ -37,10 +37,11 @@ def _root(
 
 
 def _register() -> None:
-    from . import app_command, bench, compare, devices, doctor, emulator, export, profiles, results
+    from . import analyze, app_command, bench, compare, devices, doctor, emulator, export, profiles, results
 
     export.register(app)
     profiles.register(app)
+    analyze.register(app)
     bench.register(app)
     devices.register(app)
     compare.register(app)

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import InputError
 from ..models.data import Evaluation, Sample
+from ..models.predicting import Run, predictor, torch_run
 from ..models.source import SourceModel
 from ..models.state import preserved_state
 from ..runtimes import LoadedModel, open_model
@@ -76,7 +77,9 @@ def make_checks(
     baseline, count = None, None
     if evaluation is not None:
         with preserved_state(source.module):
-            baseline, count = _evaluate(evaluation, predictor(source, _torch_run(source)), "the source model")
+            baseline, count = _evaluate(
+                evaluation, predictor(source, torch_run(source.run)), "the source model"
+            )
     arrays = tuple(tuple(t.numpy() for t in sample) for sample in samples)
     return Checks(source, arrays, reference, evaluation, baseline, count, min_snr_db)
 
@@ -123,9 +126,6 @@ def check_file_outputs(path: Path, precision: str, checks: Checks) -> CheckResul
         model.close()
 
 
-Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
-
-
 def _named_run(model: LoadedModel, source: SourceModel) -> Run:
     """A function that runs ``model`` with inputs and outputs in the order of the source model."""
     return reordered(model, [info.name for info in source.inputs], [info.name for info in source.outputs])
@@ -147,44 +147,6 @@ def reordered(model: LoadedModel, inputs: Sequence[str], outputs: Sequence[str])
         return [found[i] for i in out_order]
 
     return run
-
-
-def _torch_run(source: SourceModel) -> Run:
-    def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [t.numpy() for t in source.run([torch.from_numpy(np.ascontiguousarray(a)) for a in arrays])]
-
-    return run
-
-
-def predictor(source: SourceModel, run: Run) -> Callable[..., Any]:
-    """``predict(*arrays)`` as evaluation functions call it.
-
-    Takes one array an input, with any number of rows on the first axis, and gives the output array, or a
-    dict of them when the model has several.
-    """
-    rows = source.example[0].shape[0] if source.example[0].ndim else 1
-    batch = 1 if (0, 0) in source.dynamic else rows
-
-    def predict(*arrays: Any) -> Any:
-        values = [_as_input(a, source, index) for index, a in enumerate(arrays)]
-        if not values or values[0].ndim == 0 or len(values[0]) == batch:
-            results = run(values)
-        else:
-            count = len(values[0]) // batch * batch
-            parts = [run([v[i : i + batch] for v in values]) for i in range(0, count, batch)]
-            results = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        if len(results) == 1:
-            return results[0]
-        return {info.name: value for info, value in zip(source.outputs, results, strict=True)}
-
-    return predict
-
-
-def _as_input(value: Any, source: SourceModel, index: int) -> np.ndarray:
-    if index >= len(source.example):
-        raise InputError(f"evaluate() called predict with more than {len(source.example)} arrays.")
-    array = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    return array.astype(str(source.example[index].dtype).removeprefix("torch."))
 
 
 def _evaluate(evaluation: Evaluation, predict: Callable[..., Any], whose: str) -> tuple[float, int | None]:

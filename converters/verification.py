@@ -13,12 +13,13 @@ from ..optimizers.precision import PRECISIONS
 # An exact match has no noise at all; JSON has no infinity.
 _EXACT_SNR_DB = 200.0
 # Whole-number outputs (class ids, masks) either agree or don't.
-_MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8-dynamic": 0.9, "int8-static": 0.9}
+_MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.99}
+_MIN_AGREEMENT_QUANTIZED = 0.9
 
 
 def least_agreement(precision: str) -> float:
     """Share of equal values that a whole-number output must reach in ``precision``."""
-    return _MIN_AGREEMENT[precision]
+    return _MIN_AGREEMENT.get(precision, _MIN_AGREEMENT_QUANTIZED)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _compare_whole_numbers(
     name: str, wanted: np.ndarray, got: np.ndarray, precision: str, samples: int
 ) -> Parity:
     share = float(np.mean(wanted == got)) if wanted.size else 1.0
-    least = _MIN_AGREEMENT[precision]
+    least = least_agreement(precision)
     reason = "" if share >= least else f"{share:.1%} of the values agree, {least:.1%} must"
     error = float(np.abs(wanted - got).max()) if wanted.size else 0.0
     return Parity(

@@ -6,8 +6,14 @@ from __future__ import annotations
 #   dense   a captured program in float (float32, pruned, distilled)
 #   half    a captured program that is to compute in float16
 #   format  a captured program that the format's own tool quantises (dynamic int8)
-#   pt2e    a graph that PT2E prepared and calibrated (static int8)
-KIND_OF_PRECISION = {"fp32": "dense", "fp16": "half", "int8-dynamic": "format", "int8-static": "pt2e"}
+#   pt2e    a graph that PT2E prepared and calibrated (static int8, mixed)
+KIND_OF_PRECISION = {
+    "fp32": "dense",
+    "fp16": "half",
+    "int8-dynamic": "format",
+    "int8-static": "pt2e",
+    "mixed": "pt2e",
+}
 
 # (kind, format) -> the road taken. What isn't here is refused.
 ROADS = {

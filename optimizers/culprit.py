@@ -24,8 +24,10 @@ from .sensitivity import LayerDamage, ProbeGraph
 _PEAK_RATIO = 8.0
 _CHANNEL_RATIO = 8.0
 _TAIL_RATIO = 4.0
-# A damage below the outputs by this much is nothing to explain.
-HARMLESS_SNR_DB = 40.0
+# Noise this far below the outputs is nothing to explain, nor is what hardly adds to the noise of all layers.
+_HARMLESS_SNR_DB = 40.0
+_LEAST_SHARE = 0.03
+_NOTABLE_GAIN_DB = 0.5
 _MOST_VALUES = 1_000_000
 
 
@@ -59,9 +61,10 @@ class Culprit:
 
     def sentence(self) -> str:
         """The whole of it in one sentence."""
+        gain = f" ({self.gain_db:+.1f} dB when it stays in float)" if self.gain_db >= _NOTABLE_GAIN_DB else ""
         return (
-            f"{self.layer.path} ({self.layer.operator}) costs {self.gain_db:.1f} dB because its {self.part} "
-            f"{self.reason.words}"
+            f"{self.layer.path} ({self.layer.operator}) alone takes the outputs down to {self.layer.snr_db:.1f} dB{gain} "
+            f"because its {self.part} {self.reason.words}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,6 +78,18 @@ class Culprit:
             "figures": self.reason.figures,
             "sentence": self.sentence(),
         }
+
+
+def suspects(layers: Sequence[LayerDamage], most: int) -> list[LayerDamage]:
+    """The layers, at most ``most``, that make up a notable part of the noise of all."""
+    noise = [10.0 ** (-layer.snr_db / 10.0) for layer in layers]
+    least = _LEAST_SHARE * sum(noise)
+    found = [
+        layer
+        for layer, own in zip(layers, noise, strict=True)
+        if own >= least and layer.snr_db < _HARMLESS_SNR_DB
+    ]
+    return sorted(found, key=lambda layer: layer.snr_db)[:most]
 
 
 def find_culprit(graph: ProbeGraph, layer: LayerDamage, all_int8_snr_db: float) -> Culprit:
@@ -94,7 +109,7 @@ def find_culprit(graph: ProbeGraph, layer: LayerDamage, all_int8_snr_db: float) 
         reason = weight_reason(graph.weight_of(layer.name))
     else:
         node = graph.layers[layer.name].output if part == "output" else graph.worst_input(layer.name)
-        values = graph.values_at({node})[node]
+        values = graph.values_at(node)
         reason = activation_reason(values, graph.scale_of(node), _channel_axis(layer.operator, values))
     return Culprit(layer, gain, part, reason)
 
@@ -119,10 +134,14 @@ def activation_reason(
         ratio = largest / typical if typical > 0 else float("inf")
         if ratio >= _CHANNEL_RATIO:
             count = int((per_channel >= _CHANNEL_RATIO * typical).sum())
-            which = f"one outlier channel ({worst})" if count == 1 else f"{count} outlier channels (e.g. {worst})"
+            which = (
+                f"one outlier channel ({worst})" if count == 1 else f"{count} outlier channels (e.g. {worst})"
+            )
             words = f"has {which}: it reaches {largest:.3g}, {ratio:.3g} times the median channel's range"
             return Reason(
-                "outlier_channel", words, {"channel": worst, "ratio": ratio, "largest": largest, "count": count}
+                "outlier_channel",
+                words,
+                {"channel": worst, "ratio": ratio, "largest": largest, "count": count},
             )
     usual = _percentile(flat, 99.9)
     if largest > 0 and (usual == 0 or largest / usual >= _TAIL_RATIO):
@@ -141,9 +160,7 @@ def weight_reason(weight: torch.Tensor) -> Reason:
     if float(ratio[worst]) >= _PEAK_RATIO:
         count = int((ratio >= _PEAK_RATIO).sum())
         which = f"one outlier channel ({worst})" if count == 1 else f"{count} outlier channels (e.g. {worst})"
-        words = (
-            f"has {which}: its largest value is {float(ratio[worst]):.3g} times the root mean square of its channel"
-        )
+        words = f"has {which}: its largest value is {float(ratio[worst]):.3g} times the root mean square of its channel"
         return Reason("peaks", words, {"channel": worst, "ratio": float(ratio[worst]), "count": count})
     per_channel = rows.shape[1]
     words = f"is rounded to 255 levels a channel, with no outlier to blame ({per_channel} values a channel)"

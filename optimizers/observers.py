@@ -12,9 +12,11 @@ Each gives a scale s and a zero point z for q = clamp(round(x / s) + z, -128, 12
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.observer import HistogramObserver
@@ -23,6 +25,17 @@ ObserverName = Literal["histogram", "min-max", "moving-average", "percentile"]
 _AVERAGING = 0.1
 # XNNPACK takes no scale below this for the product of two; torchao's quantizer has it so too.
 EPS = 2**-12
+
+
+def check_observer(name: str) -> ObserverName:
+    """``name`` if an observer bears it.
+
+    Raises:
+        InputError: none does.
+    """
+    if name not in get_args(ObserverName):
+        raise InputError(f"unknown observer {name!r}: use one of {', '.join(get_args(ObserverName))}.")
+    return cast(ObserverName, name)
 
 
 def activation_observer(name: ObserverName, percentile: float = 99.99) -> Any:

@@ -48,6 +48,14 @@ PRECISIONS = {
             0.98,
             needs_calibration=True,
         ),
+        Precision(
+            "mixed",
+            "int8 calibrated, with the layers in float32 that need it",
+            ("mixed-int8", "int8-mixed", "mixed_precision", "mixed-precision"),
+            15.0,
+            0.98,
+            needs_calibration=True,
+        ),
     )
 }
 

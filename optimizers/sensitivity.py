@@ -53,6 +53,11 @@ class LayerDamage:
     metric: float | None = None
 
 
+def spread_samples(samples: Sequence[Sample], count: int) -> Sequence[Sample]:
+    """``count`` samples spread evenly over ``samples``."""
+    return samples[:: max(1, len(samples) // count)][:count]
+
+
 class _Switch(torch.nn.Module):
     """Rounds as int8 does while it is on."""
 
@@ -89,7 +94,7 @@ class ProbeGraph:
     def __init__(self, capture: Capture, prepared: torch.fx.GraphModule, samples: Sequence[Sample]) -> None:
         self.layers = {layer.name: layer for layer in quantized_layers(prepared)}
         self._capture = capture
-        self._samples = samples
+        self.samples = samples
         self._graph = copy.deepcopy(prepared)
         self._switches = self._place_switches()
         self._nodes = {node.name: node for node in capture.program.graph.nodes}
@@ -135,24 +140,19 @@ class ProbeGraph:
 
         return run
 
-    def values_at(self, names: Collection[str]) -> dict[str, list[torch.Tensor]]:
-        """What the float graph computes at these nodes, a tensor a sample."""
-        found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-        handles = []
-        for name in names:
-            switch = self._switches.get(name)
-            if switch is not None:
-                keep = found[name].append
-                handles.append(
-                    switch.register_forward_pre_hook(lambda module, args, keep=keep: keep(args[0].detach()))
-                )
+    def values_at(self, name: str) -> list[torch.Tensor]:
+        """What the float graph computes at a node that is rounded, a tensor a sample."""
+        switch = self._switches[name]
+        # Operators that keep their input's range share its switch, which sees the values of all of them in turn.
+        sharing = [node for node, other in self._switches.items() if other is switch]
+        seen: list[torch.Tensor] = []
+        handle = switch.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
         try:
             with self._only(set()):
                 self._run()
         finally:
-            for handle in handles:
-                handle.remove()
-        return found
+            handle.remove()
+        return seen[sharing.index(name) :: len(sharing)]
 
     def weight_of(self, layer: str) -> torch.Tensor:
         """The weight of a layer that has one."""
@@ -217,7 +217,7 @@ class ProbeGraph:
 
     def _run(self) -> list[torch.Tensor]:
         with torch.no_grad():
-            return [t for sample in self._samples for t in self._graph(*sample).values()]
+            return [t for sample in self.samples for t in self._graph(*sample).values()]
 
     def _constant(self, name: str) -> torch.Tensor:
         node = next(n for n in self._graph.graph.nodes if n.name == name)
