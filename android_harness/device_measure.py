@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import EdgeoptError, InputError
 from .conditions import Conditions
@@ -121,15 +121,43 @@ def measure_on_device(
         return DeviceMeasurement(
             path, payload, options, device, job, first, (), (), None, parity, (words,), None
         )
-    takes, warnings, failure = _take_all(runner, replace(job, output_prefix=None), first, options, say)
-    warnings += _words(takes, payload, parity, failure)
+    job = replace(job, output_prefix=None)
+    return take_all(runner, DeviceMeasurement(
+        path, payload, options, device, job, first, (), (), None, parity, (), None
+    ), say)  # fmt: skip
+
+
+class ProcessRunner(Protocol):
+    """Starts one fresh process on a device and returns its report."""
+
+    @property
+    def session(self) -> DeviceSession: ...
+
+    def run(self, job: Job, timeout_s: float) -> Report: ...
+
+
+def take_all(
+    runner: ProcessRunner, begun: DeviceMeasurement, say: Callable[[str], None]
+) -> DeviceMeasurement:
+    """``begun``, whose first process has run, with the timed processes and what they show.
+
+    Raises:
+        KeyboardInterrupt, EdgeoptError: nothing could be timed.
+    """
+    options = begun.options
+    takes, warnings, failure = _take_processes(runner, begun, say)
+    warnings += _words(takes, begun.payload, begun.parity, failure)
     good = [take for take in takes if not take.conditions.problems]
     used = tuple(good if len(good) >= min(2, options.processes) else takes)
     summary = summarize([_times(take) for take in used])
-    return DeviceMeasurement(
-        path, payload, options, device, job, first, tuple(takes), used, summary, parity,
-        (*warnings, *_condition_words(used, takes), *summary.warnings), failure,
-    )  # fmt: skip
+    return replace(
+        begun,
+        takes=tuple(takes),
+        used=used,
+        summary=summary,
+        warnings=(*warnings, *_condition_words(used, takes), *summary.warnings),
+        failure=failure,
+    )
 
 
 class _Runner:
@@ -153,29 +181,39 @@ class _Runner:
 
     def run(self, job: Job, timeout_s: float) -> Report:
         """The report of one process."""
-        where = self.session.target.name
         command = on_cpus(self.payload.command(job), self.device.cpus)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                done = self.session.run(command, timeout_s=timeout_s)
-                return self.payload.report(done, where)
-            except DeviceError as error:
-                if not error.worth_a_retry or attempt == _ATTEMPTS:
-                    raise
-                if error.kind == "lost":
-                    self.session.recover()
-        raise AssertionError("unreachable")
+
+        def once() -> Report:
+            return self.payload.report(
+                self.session.run(command, timeout_s=timeout_s), self.session.target.name
+            )
+
+        return retried(self.session, once)
 
 
-def _take_all(
-    runner: _Runner, job: Job, first: Report, options: MeasureOptions, say: Callable[[str], None]
+def retried(session: DeviceSession, once: Callable[[], Report]) -> Report:
+    """What ``once`` gives, tried again where that makes sense: lost, killed or garbled."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return once()
+        except DeviceError as error:
+            if not error.worth_a_retry or attempt == _ATTEMPTS:
+                raise
+            if error.kind == "lost":
+                session.recover()
+    raise AssertionError("unreachable")
+
+
+def _take_processes(
+    runner: ProcessRunner, begun: DeviceMeasurement, say: Callable[[str], None]
 ) -> tuple[list[DeviceTake], list[str], EdgeoptError | KeyboardInterrupt | None]:
     """The timed processes, sentences, and what cut them short."""
+    first, options, device = begun.first, begun.options, begun.device
     one_ms = max(1e-3, min(first.times_ms, default=first.mean_ms or 1.0))
     runs = options.num_runs or int(min(MAX_RUNS, max(_MIN_RUNS, options.run_time_s * 1e3 / one_ms)))
     warmups = int(max(options.warmup_runs, min(1000.0, 200.0 / one_ms)))
-    limit_s = min(runner.device.timeout_s, 60.0 + 20 * (runs + warmups) * one_ms / 1e3)
-    job = replace(job, num_runs=runs, warmup_runs=warmups)
+    limit_s = min(device.timeout_s, 60.0 + 20 * (runs + warmups) * one_ms / 1e3)
+    job = replace(begun.job, num_runs=runs, warmup_runs=warmups)
     takes: list[DeviceTake] = []
     warnings: list[str] = []
     started = time.monotonic()
@@ -187,8 +225,8 @@ def _take_all(
             return takes, warnings, None
         say(f"process {len(takes) + 1}")
         try:
-            if runner.device.cool_c is not None:
-                hot = wait_cool(target, runner.device.cool_c, timeout_s=runner.device.cool_timeout_s, say=say)
+            if device.cool_c is not None:
+                hot = wait_cool(target, device.cool_c, timeout_s=device.cool_timeout_s, say=say)
                 warnings += [hot] if hot and hot not in warnings else []
             before = snapshot_of(target)
             report = runner.run(job, limit_s)

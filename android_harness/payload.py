@@ -163,13 +163,18 @@ def parse_own(done: Execution) -> Report | None:
         try:
             row = json.loads(line)
             if isinstance(row, dict) and row.get("runner") == 1:
-                return _own_report(row)
+                return own_report(row)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return None
 
 
-def _own_report(row: dict[str, Any]) -> Report:
+def own_report(row: dict[str, Any]) -> Report:
+    """The object that our runners, and the sample app, print.
+
+    Raises:
+        KeyError, TypeError, ValueError: it isn't one.
+    """
     times = tuple(_duration(value) for value in row["runs_ms"])
     planned = row["planned_memory_bytes"]
     return Report(

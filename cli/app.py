@@ -37,9 +37,22 @@ def _root(
 
 
 def _register() -> None:
-    from . import analyze, app_command, bench, compare, devices, doctor, emulator, export, profiles, results
+    from . import (
+        analyze,
+        app_command,
+        bench,
+        compare,
+        devices,
+        doctor,
+        emulator,
+        export,
+        optimize,
+        profiles,
+        results,
+    )
 
     export.register(app)
+    optimize.register(app)
     profiles.register(app)
     analyze.register(app)
     bench.register(app)

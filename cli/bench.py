@@ -12,9 +12,13 @@ from ..errors import InputError
 from .measuring import (
     Affinity,
     Csv,
+    EmulatedDevice,
+    Formats,
     Inputs,
     Markdown,
+    MaxTime,
     NoStore,
+    Runtime,
     Store,
     Threads,
     UseXnnpack,
@@ -31,10 +35,13 @@ from .measuring import (
 from .on_device import (
     AcceptHostKey,
     AllowRoot,
+    AppPackage,
     CoolDown,
+    InApp,
     RunnerPath,
     Wait,
     WhileCharging,
+    app_package,
     bench_devices,
     is_device,
     refuse_device_options,
@@ -56,18 +63,14 @@ def bench(
     on: Annotated[
         str, typer.Option("--on", help="Where: host, emulator, adb[:SERIAL|:all] or ssh:USER@HOST.")
     ] = "host",
-    profile: Annotated[
-        str | None, typer.Option("--profile", "--device", "-p", help="The device to emulate.")
-    ] = None,
-    runtime: Annotated[
-        str | None, typer.Option("--runtime", help="Instead of the one the suffix means.")
-    ] = None,
+    profile: EmulatedDevice = None,
+    runtime: Runtime = None,
     num_threads: Threads = "1",
     cpu_affinity: Affinity = None,
     xnnpack: Xnnpack = True,
     use_xnnpack: UseXnnpack = None,
     processes: Annotated[int, typer.Option("--processes", help="Least number of fresh processes.")] = 3,
-    max_time: Annotated[float, typer.Option("--max-time", help="Seconds a configuration may take.")] = 20.0,
+    max_time: MaxTime = 20.0,
     num_runs: Annotated[
         int | None,
         typer.Option("--num-runs", "--num_runs", help="Runs a process; default: until it's enough."),
@@ -94,10 +97,10 @@ def bench(
     accept_host_key: AcceptHostKey = False,
     allow_root: AllowRoot = False,
     while_charging: WhileCharging = False,
+    in_app: InApp = False,
+    package: AppPackage = None,
     inputs: Inputs = None,
-    formats: Annotated[
-        str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")
-    ] = None,
+    formats: Formats = None,
     store: Store = None,
     no_store: NoStore = False,
     csv: Csv = False,
@@ -112,6 +115,7 @@ def bench(
         raise InputError(
             f"--on {on} is not known: say host, emulator, adb, adb:SERIAL, adb:all or ssh:user@host."
         )
+    app = app_package(on, in_app, package)
     check_stores(store, no_store)
     if on == "emulator":
         from .emulated import bench_emulated
@@ -123,6 +127,7 @@ def bench(
             formats=formats.split(",") if formats else (),
             threads=numbers(num_threads, "--num-threads"),
             inputs=inputs,
+            profile_ops=profile_ops,
             store=store,
             no_store=no_store,
             csv=csv,
@@ -165,6 +170,7 @@ def bench(
             power=(power_meter or "") if power or power_meter else None,
             while_charging=while_charging,
             profile_ops=profile_ops,
+            in_app=app,
             store=store,
             no_store=no_store,
             show=lambda r, payload, errors: _print(r, payload, csv, markdown, errors),
@@ -214,6 +220,8 @@ def _print(reporter: Reporter, payload: dict[str, Any], csv: bool, markdown: boo
         draw_table(console, rows, columns_of(rows), heading, spare=("p90", "load", "size", "first"))
         for profile in payload.get("profiles_of_ops", ()):
             _draw_ops(console, profile)
+        for comparison in payload.get("comparisons", ()):
+            console.print(comparison["sentence"], markup=False, soft_wrap=True)
 
     emit(
         reporter,

@@ -13,9 +13,11 @@ from ..errors import EdgeoptError, InputError
 from .measuring import (
     Affinity,
     Csv,
+    Formats,
     Inputs,
     Markdown,
     NoStore,
+    Runtime,
     Store,
     Threads,
     UseXnnpack,
@@ -49,9 +51,7 @@ def compare(
     files: Annotated[
         list[Path], typer.Argument(help="Two or more files, or bundles; the first is the reference.")
     ],
-    runtime: Annotated[
-        str | None, typer.Option("--runtime", help="Instead of the one the suffix means.")
-    ] = None,
+    runtime: Runtime = None,
     num_threads: Threads = "1",
     cpu_affinity: Affinity = None,
     xnnpack: Xnnpack = True,
@@ -86,9 +86,7 @@ def compare(
         typer.Option("--eval", help="Task metric beside the latency: module:function, or FILE.npz."),
     ] = None,
     inputs: Inputs = None,
-    formats: Annotated[
-        str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")
-    ] = None,
+    formats: Formats = None,
     store: Store = None,
     no_store: NoStore = False,
     csv: Csv = False,

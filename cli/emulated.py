@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from .reporter import Reporter, print_error
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..android_harness.emulator.execution import Section
     from ..results.artifacts import Artifact
 
 
@@ -24,6 +26,7 @@ def bench_emulated(
     formats: Sequence[str],
     threads: Sequence[int],
     inputs: Path | None,
+    profile_ops: bool,
     store: str | None,
     no_store: bool,
     csv: bool,
@@ -32,10 +35,12 @@ def bench_emulated(
     """Count every artefact on the emulated CPU of the profile, and print and keep what was found."""
     from ..results.records import subject_of
     from ..results.tables import markdown as as_markdown
+    from .emulator import draw_sections, section_json
 
-    measurements = count_files(
-        reporter, files, profile=profile, formats=formats, threads=threads, inputs=inputs
+    counted = _count_artifacts(
+        reporter, files, profile=profile, formats=formats, threads=threads, inputs=inputs, per_op=profile_ops
     )
+    measurements = [m for one in counted for m in one.measurements]
     run_id = _keep(reporter, "bench", subject_of(files), measurements, store, no_store)
     rows = [_row(group) for group in _by_artifact(measurements)]
     small = any(m["details"].get("validated_size") is False for m in measurements)
@@ -51,10 +56,23 @@ def bench_emulated(
                 "files of under 90 million instructions are smaller than any the interval was validated on",
                 soft_wrap=True,
             )
+        for one in counted:
+            if one.sections:
+                console.print(f"\n{one.artifact.name} on an emulated {one.core}", markup=False)
+                draw_sections(console, one.sections)
 
+    payload: dict[str, Any] = {"run_id": run_id, "measurements": measurements}
+    if profile_ops:
+        payload["profiles_of_ops"] = [
+            {
+                "artifact": one.artifact.name, "target": "emulator", "grade": "emulated", "core": one.core,
+                "threads": 1, "ops": [section_json(section) for section in one.sections],
+            }
+            for one in counted
+        ]  # fmt: skip
     emit(
         reporter,
-        {"run_id": run_id, "measurements": measurements},
+        payload,
         draw,
         csv=csv,
         markdown=as_markdown(rows, list(rows[0])) if markdown else None,
@@ -104,7 +122,29 @@ def gate_emulated(
     return GateError.exit_code if failed else 0
 
 
+@dataclass(frozen=True)
+class Counted:
+    """One artefact: its measurements, and what each operator executed where that was asked for."""
+
+    artifact: Artifact
+    core: str
+    measurements: list[dict[str, Any]]
+    sections: tuple[Section, ...] = ()
+
+
 def count_files(
+    reporter: Reporter, files: Sequence[Path], *, profile: str | None, inputs: Path | None = None
+) -> list[dict[str, Any]]:
+    """Measurements of every artefact behind ``files``.
+
+    Raises:
+        InputError: no profile given and none in a bundle's manifest.
+    """
+    counted = _count_artifacts(reporter, files, profile=profile, inputs=inputs)
+    return [m for one in counted for m in one.measurements]
+
+
+def _count_artifacts(
     reporter: Reporter,
     files: Sequence[Path],
     *,
@@ -112,32 +152,36 @@ def count_files(
     formats: Sequence[str] = (),
     threads: Sequence[int] = (1,),
     inputs: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Measurements of every artefact behind ``files``.
-
-    Raises:
-        InputError: no profile given and none in a bundle's manifest.
-    """
+    per_op: bool = False,
+) -> list[Counted]:
     from ..android_harness.emulator import measure_on_emulator
+    from ..android_harness.emulator import run as emulate
     from ..android_harness.emulator.inputs import golden_inputs, inputs_for
     from ..device_profiles import load_profile
     from ..results.artifacts import find_artifacts
 
-    found: list[dict[str, Any]] = []
+    found: list[Counted] = []
     with reporter.progress() as progress:
         for artifact in find_artifacts(files, formats):
             device = load_profile(profile or _profile_of(artifact))
-            progress(f"counting {artifact.name} on the emulated {device.big_cluster.core}", None)
-            arrays = golden_inputs(artifact.bundle) if inputs is None and artifact.bundle else None
-            found += measure_on_emulator(
+            core = device.big_cluster.core
+            progress(f"counting {artifact.name} on the emulated {core}", None)
+            golden = golden_inputs(artifact.bundle) if inputs is None and artifact.bundle else None
+            arrays = golden or inputs_for(artifact.path, inputs, device)
+            measurements = measure_on_emulator(
                 artifact.path,
-                arrays or inputs_for(artifact.path, inputs, device),
+                arrays,
                 device,
                 name=artifact.name,
                 precision=artifact.precision,
                 threads=threads,
             )
-    for sentence in dict.fromkeys(word for m in found for word in m["warnings"]):
+            sections: tuple[Section, ...] = ()
+            if per_op:
+                progress(f"counting {artifact.name} operator by operator", None)
+                sections = emulate(artifact.path, arrays, device, per_op=True).sections
+            found.append(Counted(artifact, core, measurements, sections))
+    for sentence in dict.fromkeys(w for one in found for m in one.measurements for w in m["warnings"]):
         reporter.warn(sentence)
     return found
 

@@ -107,11 +107,11 @@ def run(
     parity = check_parity(done.outputs, host, tolerance=tolerance_of(file, done.cpu_features))
     for problem in done.feature_problems:
         reporter.warn(f"the emulated {done.cpu.core} does not match the profile: {problem}")
-    payload = {**_run_json(done, parity, device.name), "operators": [_op_json(op) for op in ops]}
+    payload = {**_run_json(done, parity, device.name), "operators": [section_json(op) for op in ops]}
 
     def draw(out: Console) -> None:
         _draw_run(out, done, parity)
-        _draw_ops(out, ops)
+        draw_sections(out, ops)
 
     reporter.result(payload, draw, ok=parity.ok)
 
@@ -223,11 +223,12 @@ def _draw_run(out: Console, done: EmulatedRun, parity: Parity) -> None:
         out.print(f"    {group:<15}{count:>14,}  {100 * count / counts.instructions:5.1f} %")
 
 
-def _op_json(op: Section) -> dict[str, Any]:
+def section_json(op: Section) -> dict[str, Any]:
+    """One operator, or the runtime's work between operators, in the JSON list ``operators``."""
     return {"name": op.name, **op.counts.to_dict()}
 
 
-def _draw_ops(out: Console, ops: Sequence[Section]) -> None:
+def draw_sections(out: Console, ops: Sequence[Section]) -> None:
     """Operators in order; the runtime's own work between them in one line at the end."""
     if not ops:
         return

@@ -36,6 +36,12 @@ Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", help="An .npz with the inputs, by name or in order; else random values."),
 ]
+Runtime = Annotated[str | None, typer.Option("--runtime", help="Instead of the one the suffix means.")]
+EmulatedDevice = Annotated[
+    str | None, typer.Option("--profile", "--device", "-p", help="The device to emulate.")
+]
+Formats = Annotated[str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")]
+MaxTime = Annotated[float, typer.Option("--max-time", help="Seconds a configuration may take.")]
 Store = Annotated[
     str | None,
     typer.Option("--store", help="Database URL of the results (default: SQLite in the user's data folder)."),

@@ -36,6 +36,14 @@ AllowRoot = Annotated[
 WhileCharging = Annotated[
     bool, typer.Option("--while-charging", help="Read a battery's gauge although the device charges.")
 ]
+InApp = Annotated[
+    bool,
+    typer.Option("--in-app", help="On a phone: also in the sample app of edgeopt app, beside the shell."),
+]
+AppPackage = Annotated[
+    str | None,
+    typer.Option("--package", help="With --in-app: the app's id, like com.acme.vision.sample."),
+]
 
 
 def is_device(on: str) -> bool:
@@ -60,6 +68,7 @@ def bench_devices(
     power: str | None,
     while_charging: bool,
     profile_ops: bool,
+    in_app: str | None,
     store: str | None,
     no_store: bool,
     show: Callable[[Reporter, dict[str, Any], list[str]], None],
@@ -69,7 +78,9 @@ def bench_devices(
     from ..device_profiles import load_profile
     from ..results.artifacts import find_artifacts
     from ..results.device_bench import DeviceBenchOptions, bench_on_devices
+    from ..results.in_app import beside_shell
     from ..results.records import subject_of
+    from ..results.trust import trust_lines
 
     artifacts = find_artifacts(files, formats)
     chosen = load_profile(profile) if profile else None
@@ -77,6 +88,7 @@ def bench_devices(
     device = DeviceBenchOptions(
         profile=chosen, runner=runner, wait_s=wait_s, recover_s=wait_s, cool_down=cool_down, power=power,
         while_charging=while_charging, allow_root=allow_root, profile_ops=profile_ops,
+        in_app=in_app,
     )  # fmt: skip
     with _lines(reporter, len(targets)) as say:
         result, warnings = bench_on_devices(
@@ -85,10 +97,13 @@ def bench_devices(
     measurements = [record.as_json() for record in result.run.records]
     for sentence in warnings:
         reporter.warn(sentence)
+    timed = [m for m in measurements if m["metric"] != "cosine"]
+    for line in trust_lines(timed):
+        reporter.warn(line)
     for m in measurements:
         for sentence in m["warnings"]:
             if sentence not in warnings:
-                reporter.warn(f"{m['artifact']} on {m['target']}, {m['threads']} thread(s): {sentence}")
+                reporter.detail(f"{m['artifact']} on {m['target']}, {m['threads']} thread(s): {sentence}")
     if result.interrupted:
         reporter.warn("interrupted: these are the measurements made so far, the last one marked partial")
     keep(result.run, store, no_store, reporter)
@@ -98,10 +113,31 @@ def bench_devices(
     payload = {"run_id": result.run.id, "measurements": measurements}
     if profile_ops:
         payload["profiles_of_ops"] = list(result.profiles)
+    if in_app:
+        payload["comparisons"] = beside_shell(measurements)
     show(reporter, payload, [str(f) for f in result.failures])
     if result.interrupted:
         return 130
     return max((failure.exit_code for failure in result.failures), default=0)
+
+
+def app_package(on: str, in_app: bool, package: str | None) -> str | None:
+    """The id of the app to measure in; None without ``--in-app``.
+
+    Raises:
+        InputError: the two options don't go together, or not with ``--on``.
+    """
+    if not in_app:
+        if package is not None:
+            raise InputError("--package goes with --in-app.")
+        return None
+    if on.partition(":")[0] != "adb":
+        raise InputError(f"--in-app goes with --on adb, not with --on {on}: apps run on phones.")
+    if package is None:
+        raise InputError(
+            "--in-app needs the id of the installed sample app: --package com.acme.vision.sample."
+        )
+    return package
 
 
 @contextmanager

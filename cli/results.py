@@ -11,9 +11,12 @@ from ..errors import GateError, InputError
 from .measuring import (
     Affinity,
     Csv,
+    EmulatedDevice,
     Inputs,
     Markdown,
+    MaxTime,
     NoStore,
+    Runtime,
     Store,
     Xnnpack,
     check_stores,
@@ -92,9 +95,7 @@ def gate(
         ),
     ],
     on: Annotated[str, typer.Option("--on", help="Where: host or emulator (counts, no noise).")] = "host",
-    profile: Annotated[
-        str | None, typer.Option("--profile", "--device", "-p", help="The device to emulate.")
-    ] = None,
+    profile: EmulatedDevice = None,
     write_baseline: Annotated[
         bool, typer.Option("--write-baseline", help="Emulator: write the counts to --baseline.")
     ] = False,
@@ -104,13 +105,11 @@ def gate(
     metrics: Annotated[
         str, typer.Option("--metric", help="e.g. latency_ms,peak_memory_mib,size_bytes.")
     ] = "latency_ms",
-    runtime: Annotated[
-        str | None, typer.Option("--runtime", help="Instead of the one the suffix means.")
-    ] = None,
+    runtime: Runtime = None,
     cpu_affinity: Affinity = None,
     xnnpack: Xnnpack = True,
     rounds: Annotated[int, typer.Option("--rounds", help="Rounds when measuring side by side.")] = 6,
-    max_time: Annotated[float, typer.Option("--max-time", help="Seconds a configuration may take.")] = 20.0,
+    max_time: MaxTime = 20.0,
     inputs: Inputs = None,
     store: Store = None,
     no_store: NoStore = False,

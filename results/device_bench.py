@@ -28,6 +28,7 @@ from ..errors import EdgeoptError, InputError
 from .artifacts import Artifact
 from .bench import BenchResult
 from .device_records import device_energy_records, device_records
+from .in_app import bench_in_app
 from .records import Record, Run
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class DeviceBenchOptions:
 
     ``runner`` is a binary of the user's instead of our own runner; ``make_payload`` replaces both (tests).
     ``cool_down`` waits for the profile's temperature; ``power`` measures energy ("" takes the best meter);
-    ``profile_ops`` takes the time of each op too, in a process of its own.
+    ``profile_ops`` takes the time of each op too, in a process of its own; ``in_app`` is the id of an installed
+    sample app, in which the file it carries is measured before the shell.
     """
 
     profile: DeviceProfile | None = None
@@ -59,6 +61,7 @@ class DeviceBenchOptions:
     make_payload: Callable[[str], Payload] | None = None
     compare_with_host: bool = True
     profile_ops: bool = False
+    in_app: str | None = None
 
 
 @dataclass
@@ -165,12 +168,33 @@ class _Device:
     def _all(self, session: DeviceSession) -> None:
         profile = self._profile(session)
         with self._governors(session):
-            for artifact in self.artifacts:
+            artifacts = self._in_app(session, profile) if self.device.in_app else self.artifacts
+            for artifact in artifacts:
                 for count in self.threads:
                     if not self._try(session, artifact, count, profile):
                         break
                 if self._given_up:
                     return
+
+    def _in_app(self, session: DeviceSession, profile: DeviceProfile | None) -> Sequence[Artifact]:
+        """Measure the app; the one artefact that it carries is what the shell is measured with."""
+        found = bench_in_app(
+            session, self.device.in_app or "", self.artifacts, self.options, self._chosen(profile),
+            threads=self.threads, profile=profile.name if profile else None, say=self.say,
+        )  # fmt: skip
+        self.outcome.records += found.records
+        self.outcome.warnings += found.warnings
+        if found.failure is not None:
+            raise found.failure
+        return [found.artifact]
+
+    def _chosen(self, profile: DeviceProfile | None) -> DeviceOptions:
+        return DeviceOptions(
+            cool_c=profile.thermal.cool_down_c if profile and self.device.cool_down else None,
+            cool_timeout_s=self.device.cool_timeout_s,
+            timeout_s=self.device.timeout_s,
+            compare_with_host=self.device.compare_with_host,
+        )
 
     def _try(
         self, session: DeviceSession, artifact: Artifact, count: int, profile: DeviceProfile | None
@@ -196,14 +220,8 @@ class _Device:
             self.say(f"{artifact.name} · {count} thread(s) · {what}")
 
         arrays, reference = self._inputs(session, artifact, payload)
-        chosen = DeviceOptions(
-            cpus=self._cpus(session, profile, count),
-            cool_c=profile.thermal.cool_down_c if profile and self.device.cool_down else None,
-            cool_timeout_s=self.device.cool_timeout_s,
-            timeout_s=self.device.timeout_s,
-            reference=reference,
-            compare_with_host=self.device.compare_with_host,
-        )
+        cpus = self._cpus(session, profile, count)
+        chosen = replace(self._chosen(profile), cpus=cpus, reference=reference)
         done = measure_on_device(session, artifact.path, payload, arrays, options, chosen, say)
         name = profile.name if profile else None
         self.outcome.records += device_records(artifact, done, session, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,23 @@ def device_records(
     size = {**shared, "conditions": {}, "threads": 0, "grade": "measured"}
     found.append(Record("size_bytes", artifact.path.stat().st_size, None, unit="B", **size))
     return found
+
+
+def app_records(
+    artifact: Artifact,
+    measurement: DeviceMeasurement,
+    session: DeviceSession,
+    profile: str | None,
+    package: str,
+) -> list[Record]:
+    """Latency, cold start and memory inside an app process, under a target of their own: ``app:SERIAL``."""
+    shared = _shared(artifact, measurement, session, profile)
+    told = measurement.first.details
+    shared["target"] = f"app:{session.target.name.partition(':')[2]}"
+    shared["conditions"] |= {
+        "package": package, "delegates": told["delegates"], "fallback": told["fallback"],
+    }  # fmt: skip
+    return _timings(measurement, shared)
 
 
 def device_energy_records(
@@ -89,7 +107,7 @@ def _timings(measurement: DeviceMeasurement, shared: dict[str, Any]) -> list[Rec
     details: dict[str, Any] = {
         "path": str(measurement.path.resolve()), "runs": summary.runs, "processes": len(reports),
         "p90_ms": summary.p90_ms, "p99_ms": summary.p99_ms, "min_ms": summary.min_ms, "mad_ms": summary.mad_ms,
-        "processes_left_out": len(measurement.takes) - len(reports),
+        "processes_left_out": len(measurement.takes) - len(reports), "noise": asdict(summary.noise),
     }  # fmt: skip
     found = [
         Record(

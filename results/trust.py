@@ -66,7 +66,8 @@ def trust_lines(measurements: Sequence[Mapping[str, Any]]) -> list[str]:
 def _judge(group: Sequence[Mapping[str, Any]]) -> Trust:
     first = group[0]
     threads = first["threads"]
-    name = f"{first['artifact']}, {threads} thread{'' if threads == 1 else 's'}"
+    where = "" if first["target"] == "host" else f" on {first['target']}"
+    name = f"{first['artifact']}{where}, {threads} thread{'' if threads == 1 else 's'}"
     signs: list[tuple[float, str]] = []
     said: set[str] = set()
     resolution = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from app_bundles import CLASHES, DEPLOYMENT, DYNAMIC, ODD_NAMES, PICTURE, make_b
 from kotlin_compiler import STUBS, compile_kotlin, missing, run_kotlin
 
 from edgeopt.android_harness.app import generate
+from edgeopt.android_harness.in_app import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
+APP_LOGS = Path(__file__).parent / "app_logs"
 CHECKS = Path(__file__).parent / "kotlin_checks"
 FLAGS = ([("on", "bool", [2]), ("grey", "float32", [1, 1, 4, 4])], [("off", "bool", [2])])
 # name -> (inputs and outputs, the model's name, deployment, formats)
@@ -170,10 +173,30 @@ def test_the_golden_test_can_fail(compiled: Compiled, modules: dict[str, Module]
     assert "mask: agreement 1.0, at least 1.001" in done.stdout
 
 
-def test_the_sample_prints_the_runners_line(ran: list[str]) -> None:
-    line = next(line.removeprefix("benchmark ") for line in ran if line.startswith("benchmark "))
-    report = json.loads(line)
-    assert report["runner"] == 1 and report["where"] == "app"
-    assert report["runtime"] == "executorch" and report["runtime_version"] == "1.5.1"
-    assert len(report["runs_ms"]) == 100 and all(value >= 0 for value in report["runs_ms"])
-    assert report["threads"] == 4 and report["fallback"] is None
+def benchmark_lines(ran: list[str], name: str) -> list[str]:
+    return [line.removeprefix(f"benchmark {name} ") for line in ran if line.startswith(f"benchmark {name} ")]
+
+
+@pytest.mark.parametrize("name", ["report", "failure"])
+def test_the_sample_logs_what_the_golden_file_holds(ran: list[str], name: str) -> None:
+    """The lines that tests/test_in_app.py replays on a phone were printed by the template's own code."""
+    lines = benchmark_lines(ran, name)
+    file = APP_LOGS / f"{name}.log"
+    if os.environ.get("EDGEOPT_WRITE_GOLDEN"):
+        file.write_text("".join(f"{line}\n" for line in lines))
+    assert [masked(line) for line in lines] == [masked(line) for line in file.read_text().splitlines()]
+
+
+def masked(line: str) -> str:
+    """Without what differs from run to run: times, memory, and the JVM's processor."""
+    line = re.sub(r"\d+\.\d{4}", "0.0000", line)
+    return re.sub(r'("peak_memory_kib"): \d+', r"\1: 0", line)
+
+
+def test_a_long_report_is_read_as_it_was_printed(ran: list[str]) -> None:
+    lines = benchmark_lines(ran, "long")
+    assert len(lines) > 1 and all(len(line) < 4000 for line in lines)
+    log = read_log("\n".join([*lines, "edgeopt-alive:4210"]), "0a1b2c3d", "com.acme.vision.sample")
+    assert log.report is not None and not log.rotated
+    assert len(json.loads(log.report)["runs_ms"]) == 1000
+    assert read_log("\n".join(lines[1:]), "0a1b2c3d", "com.acme.vision.sample").rotated

@@ -4,6 +4,7 @@ import android.content.Context
 import com.acme.picture.executorch.ModelException
 import com.acme.picture.executorch.TinyNet
 import com.acme.picture.executorch.sample.BenchmarkActivity
+import com.acme.picture.executorch.sample.BenchmarkReport
 import edgeopt.fake.FakeDevice
 import java.io.File
 import java.nio.ByteBuffer
@@ -81,9 +82,36 @@ class ExecutorchChecks {
     @Test
     fun theSampleMeasures() {
         FakeDevice.answersAnything = true
-        BenchmarkActivity().create()
+        printed("report", runs = 20)
+    }
+
+    @Test
+    fun aLongReportTakesSeveralLines() {
+        FakeDevice.answersAnything = true
+        printed("long", runs = 1000)
+    }
+
+    @Test
+    fun theSampleTellsWhyItFailed() {
+        FakeDevice.replaced["edgeopt/tiny_net/model.pte"] = "not a model, really".toByteArray()
+        printed("failure", runs = 1)
+    }
+
+    @Test
+    fun cpuFeaturesHaveTheRunnersNames() {
+        val arm = listOf("processor\t: 0", "Features\t: fp asimd aes atomics fphp asimdhp asimddp bf16")
+        assertEquals(listOf("neon", "lse", "fphp", "fp16", "dotprod", "bf16"), BenchmarkReport.featuresOf(arm))
+        assertEquals(emptyList<String>(), BenchmarkReport.featuresOf(listOf("flags : sse2 asimd")))
+    }
+
+    /** The lines that the benchmark logs, for the Python side: `benchmark NAME LINE`. */
+    private fun printed(name: String, runs: Int) {
+        val activity = BenchmarkActivity()
+        activity.intent.putExtra("id", "0a1b2c3d").putExtra("runs", runs).putExtra("threads", 2)
+        activity.create()
         val end = System.nanoTime() + 20_000_000_000
-        while (FakeDevice.log.isEmpty() && System.nanoTime() < end) Thread.sleep(10)
-        println("benchmark ${FakeDevice.log.single().removePrefix("I/edgeopt-bench: ")}")
+        val last = Regex(".* (\\d+)/\\1 .*")
+        while (FakeDevice.log.lastOrNull()?.let(last::matches) != true && System.nanoTime() < end) Thread.sleep(10)
+        FakeDevice.log.toList().forEach { println("benchmark $name $it") }
     }
 }

@@ -11,5 +11,11 @@ open class Context {
 }
 
 class Intent {
-    fun getIntExtra(name: String, defaultValue: Int): Int = defaultValue
+    private val extras = mutableMapOf<String, Any>()
+
+    fun putExtra(name: String, value: Any): Intent = apply { extras[name] = value }
+
+    fun getIntExtra(name: String, defaultValue: Int): Int = extras[name] as? Int ?: defaultValue
+
+    fun getStringExtra(name: String): String? = extras[name] as? String
 }

@@ -13,11 +13,16 @@ import java.util.Random
 import kotlin.concurrent.thread
 
 /**
- * Measures the model inside an app process and prints one line of JSON, on the screen and in the log.
+ * Measures the model inside an app process and prints what it found, on the screen and in the log.
  *
  * Figures in an app differ from those in a shell: other cores, other clocks, a garbage collector beside.
+ * edgeopt starts it and reads the log:
  *
- *     adb shell am start -W -n com.acme.vision.sample/.BenchmarkActivity --ei threads 2 --ei runs 100
+ *     edgeopt bench BUNDLE --on adb --in-app --package com.acme.vision.sample
+ *
+ * By hand:
+ *
+ *     adb shell am start -S -W -n com.acme.vision.sample/.BenchmarkActivity --ei threads 2 --ei runs 100
  *     adb logcat -d -v raw -s edgeopt-bench
  */
 public class BenchmarkActivity : Activity() {
@@ -25,22 +30,24 @@ public class BenchmarkActivity : Activity() {
         super.onCreate(savedInstanceState)
         val view = TextView(this)
         view.setTextIsSelectable(true)
+        // A dark screen means slow cores.
+        view.keepScreenOn = true
         setContentView(view)
+        val id = intent.getStringExtra("id") ?: "0"
         thread(name = "benchmark") {
-            val line = try {
+            val found = try {
                 measure().toJson()
             } catch (error: ModelException) {
-                "error: ${error.message}"
+                BenchmarkReport.failure(error.message.orEmpty())
             }
-            Log.i(TAG, line)
-            runOnUiThread { view.text = line }
+            BenchmarkReport.logLines(id, found).forEach { Log.i(TAG, it) }
+            runOnUiThread { view.text = found }
         }
     }
 
     private fun measure(): BenchmarkReport {
         val warmup = intent.getIntExtra("warmup", 10)
-        // A line of the log holds no more than that.
-        val runs = intent.getIntExtra("runs", 100).coerceIn(1, 400)
+        val runs = intent.getIntExtra("runs", 100).coerceIn(1, 1000)
         val threads = intent.getIntExtra("threads", ModelSpec.DEFAULT_THREADS)
         val inputs = Inputs(Random(0))
         val started = System.nanoTime()
@@ -57,6 +64,8 @@ public class BenchmarkActivity : Activity() {
                 runtime = ModelSpec.RUNTIME,
                 runtimeVersion = ModelSpec.RUNTIME_VERSION,
                 model = ModelSpec.SHA256,
+                inputs = ModelSpec.INPUTS,
+                outputs = ModelSpec.OUTPUTS,
                 threads = model.placement.threads,
                 delegates = model.placement.delegates,
                 fallback = model.placement.fallback,
@@ -64,6 +73,7 @@ public class BenchmarkActivity : Activity() {
                 firstInferenceMs = times.first(),
                 runsMs = times.takeLast(runs),
                 peakMemoryKib = peakMemoryKib(),
+                cpuFeatures = BenchmarkReport.featuresOf(lines("/proc/cpuinfo")),
             )
         }
     }
@@ -75,13 +85,15 @@ public class BenchmarkActivity : Activity() {
 
     private fun since(nanos: Long): Double = (System.nanoTime() - nanos) / 1e6
 
-    private fun peakMemoryKib(): Long? = try {
-        File("/proc/self/status").readLines()
-            .firstOrNull { it.startsWith("VmHWM:") }
-            ?.filter(Char::isDigit)
-            ?.toLongOrNull()
+    private fun peakMemoryKib(): Long? = lines("/proc/self/status")
+        .firstOrNull { it.startsWith("VmHWM:") }
+        ?.filter(Char::isDigit)
+        ?.toLongOrNull()
+
+    private fun lines(path: String): List<String> = try {
+        File(path).readLines()
     } catch (_: IOException) {
-        null
+        emptyList()
     }
 
     private companion object {
