@@ -19,6 +19,7 @@ _PUBLIC = {
     "Bundle": ".bundle",
     "load_bundle": ".bundle",
     "export": ".pipeline",
+    "optimize": ".optimization",
     "MeasureOptions": ".android_harness.measure",
     "bench": ".results.api",
     "compare": ".results.api",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .errors import EdgeoptError as EdgeoptError
     from .errors import GateError as GateError
     from .errors import InputError as InputError
+    from .optimization import optimize as optimize
     from .pipeline import export as export
     from .results.api import bench as bench
     from .results.api import compare as compare

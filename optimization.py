@@ -1,4 +1,4 @@
-"""Carries out the recipes that train: eager passes on a copy of the module, a new capture, then graph passes.
+"""Carries out the recipes that train, for an export or by themselves (:func:`optimize`): eager passes on a copy of the module, a new capture, then graph passes.
 
 What comes out is another model than the user's, and the files made of it must agree with it; the task metric is
 compared with the original's.
@@ -6,24 +6,34 @@ compared with the original's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import torch
+
+from .bundle import staged
+from .converters.checks import make_checks
 from .converters.preflight import blocked_formats, preflight
 from .converters.rewrites import rewrite_capture
 from .errors import InputError
-from .models.data import Evaluation, Sample
-from .models.program import Capture, capture
-from .models.source import SourceModel
+from .models.data import Evaluation, Sample, load_calibration, load_evaluation
+from .models.program import Capture, capture, recapture
+from .models.source import SourceModel, load_source_model
 from .optimizers.eager import PassReport, run_eager_passes, start_key
 from .optimizers.passes import Context, OptimizedModel, Optimizer
-from .optimizers.recipe import Recipe
+from .optimizers.recipe import Recipe, load_recipe
 from .optimizers.registry import kind_of
-from .optimizers.training import TrainingData
+from .optimizers.training import TrainingData, load_training
 from .optimizers.workfolder import WorkFolder, open_work_folder
 from .planning import Optimized, Plan
 
 Progress = Callable[[str], None]
+
+MODEL = "model.pt2"
+REPORT = "report.json"
 
 
 def optimize_plan(
@@ -102,3 +112,80 @@ def _reference(source: SourceModel, made: Optimized) -> SourceModel:
     if made.model.reference is None:
         return source
     return replace(source, module=made.model.reference)  # type: ignore[arg-type]
+
+
+def optimize(
+    model: Any,
+    *,
+    recipe: str | Recipe,
+    output: Path | str,
+    training: Any = None,
+    calibration: Any = None,
+    evaluate: Any = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    use_cache: bool = True,
+    **source_options: Any,
+) -> dict[str, Any]:
+    """Apply a recipe and write what came out, before any device's format: ``model.pt2`` and ``report.json``.
+
+    Args:
+        model, calibration, evaluate, source_options: as for ``export``.
+        recipe: a TOML file, a named recipe or a :class:`Recipe`.
+        training: data for passes that train; see ``load_training``.
+        output: the folder to write; ``force`` replaces one that this function wrote.
+        use_cache: go on from what an interrupted or earlier run has finished.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: anything wrong with the input.
+    """
+    say = progress or (lambda what: None)
+    where = Path(output)
+    _check_folder(where, force)
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    say("loading the model")
+    source = load_source_model(model, **source_options)
+    given = source.companion("training") if training is None else training
+    rows = load_training(source, given) if given is not None and chosen.trains else None
+    companion = source.companion("calibration")
+    data = calibration if calibration is not None or companion is None else companion()
+    samples = None if data is None else load_calibration(source, data)
+    evaluation = None if evaluate is None else load_evaluation(source, evaluate)
+    say("capturing the model")
+    captured = rewrite_capture(capture(source))
+    made, captured = train(chosen, source, captured, rows, evaluation, samples, say, use_cache=use_cache)
+    report = {"recipe": chosen.to_dict(), "origin": source.origin, **made.to_dict()}
+    report["changes"] = list(made.model.changes)
+    report["precision"] = made.model.precision
+    if evaluation is not None:
+        say("evaluating")
+        before = make_checks(source, samples, evaluation, None)
+        after = make_checks(_reference(captured.source, made), samples, evaluation, None)
+        report |= {"metric_name": evaluation.metric, "metric": [before.baseline, after.baseline]}
+    say("writing the model")
+    with staged(where) as folder:
+        torch.export.save(_program(made), folder / MODEL)
+        (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _check_folder(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise InputError(f"{path} exists already: give --force to replace it, or another -o.")
+    if path.exists() and not (path / REPORT).is_file():
+        raise InputError(f"{path} was not written by edgeopt optimize: give another -o.")
+
+
+def _program(made: Optimized) -> torch.export.ExportedProgram:
+    """The optimised model as a program: with int8 weights and their scales where a pass quantised it."""
+    model = made.model
+    if model.prepared is None:
+        return model.capture.program
+    import copy
+
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    return recapture(model.capture, convert_pt2e(copy.deepcopy(model.prepared)))

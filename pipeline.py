@@ -164,7 +164,7 @@ def _checks(plan: Plan, evaluation: Evaluation | None, min_snr_db: float | None)
 def _convert(
     plan: Plan, folder: Path, checks: Checks, say: Progress, max_parallel: int | None, use_cache: bool
 ) -> ExportResult:
-    optimizer = Optimizer(plan.capture, Context(plan.calibration, say))
+    optimizer = Optimizer(plan.capture, Context(plan.calibration, say, plan.training, checks.evaluation))
     result = ExportResult()
     wanted = []
     for name, recipe, file in plan.files():

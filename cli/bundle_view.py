@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ..results.summary import percent
+from .recipe_view import draw_passes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,10 +77,14 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
     """The table an export ends with."""
     manifest = bundle.manifest
     metric = manifest.evaluation
+    if manifest.optimization:
+        draw_passes(console, manifest.optimization)
     console.print(_fitting_table(console, manifest.artifacts, metric.metric if metric else None))
     if metric is not None:
         size = f" on {metric.samples:,} samples" if metric.samples else ""
-        console.print(f"source model: {metric.metric} {metric.value:.4f}{size}")
+        found = (manifest.optimization or {}).get("metric")
+        optimized = f", {found:.4f} after the recipe" if found is not None else ""
+        console.print(f"source model: {metric.metric} {metric.value:.4f}{optimized}{size}")
     for reason in manifest.choice:
         console.print(f"because {reason}", style="dim", soft_wrap=True)
     colour = "green" if bundle.passed else "red"

@@ -26,7 +26,10 @@ def register(app: typer.Typer) -> None:
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="package.module:attribute, file.py:attribute, .pt2, TorchScript, .keras, .h5 or SavedModel.")
+        str,
+        typer.Argument(
+            help="package.module:attribute, file.py:attribute, .pt2, TorchScript, .keras, .h5 or SavedModel."
+        ),
     ],
     profile: given.Profile,
     formats: given.Formats = "pte,tflite",
@@ -96,7 +99,10 @@ def export(
         _print_plan(reporter, plan)
         return
     failure: GateError | None = None
-    with reporter.progress() as progress:
+    from .recipe_view import going_on
+
+    trains = any(recipe.trains for recipe in getattr(plan, "recipes", ()))
+    with going_on(reporter, trains=trains), reporter.progress() as progress:
         try:
             bundle = export_plan(
                 plan,

@@ -30,6 +30,9 @@ def bundle_summary(manifest: Mapping[str, Any]) -> str:
             f"Source model: {evaluation['metric']} {evaluation['value']:.4f}{size} (measured on this host).",
             "",
         ]
+    optimization = manifest.get("optimization")
+    if optimization:
+        lines += ["## What the recipe did", "", *_passes(optimization), ""]
     if manifest["not_made"]:
         lines += ["## Not made", "", *(f"- {item['sentence']}" for item in manifest["not_made"]), ""]
     warnings = [
@@ -51,13 +54,28 @@ def bundle_summary(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _passes(optimization: Mapping[str, Any]) -> list[str]:
+    """One line a pass, and the figures of the whole model before and after."""
+    lines = [
+        f"{i}. **{entry['pass']}**: {entry['change']}" for i, entry in enumerate(optimization["passes"], 1)
+    ]
+    (old_parameters, parameters), (old_macs, macs) = optimization["parameters"], optimization["macs"]
+    lines += [
+        "",
+        f"Parameters {old_parameters:,} → {parameters:,}, multiply-accumulates {old_macs:,} → {macs:,}.",
+    ]
+    if optimization.get("metric") is not None:
+        lines.append(f"The optimised model in PyTorch, before conversion: {optimization['metric']:.4f}.")
+    return lines
+
+
 def _row(artifact: Mapping[str, Any]) -> str:
     parity = artifact["parity"]
     contents = artifact["contents"]
     cells = [
         f"`{artifact['file']}`",
         artifact["precision"],
-        f"{artifact['size_bytes'] / 1e6:.2f} MB",
+        _size(artifact),
         f"{min(p['snr_db'] for p in parity):.1f} dB" if parity else "not run",
         percent(contents.get("delegated_macs_ratio")),
         percent(contents.get("quantized_weights_ratio")),
@@ -65,6 +83,12 @@ def _row(artifact: Mapping[str, Any]) -> str:
         artifact["status"],
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _size(artifact: Mapping[str, Any]) -> str:
+    size = f"{artifact['size_bytes'] / 1e6:.2f} MB"
+    packed = artifact.get("compressed_bytes")
+    return size if packed is None else f"{size} ({packed / 1e6:.2f} MB after zlib)"
 
 
 def _tensor(tensor: Mapping[str, Any]) -> str:
