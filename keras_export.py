@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +179,7 @@ def _make_all(
 ) -> list[KerasFile]:
     """Convert in the worker, one after the other; then quantise and check side by side."""
     started = [_convert(plan, model, item, folder, say) for item in wanted]
-    tasks = [
-        Task(item.file, lambda progress, item=item: _finish(item, checks, progress))
-        for item in started
-        if item.path is not None
-    ]
+    tasks = [Task(item.file, partial(_finish, item, checks)) for item in started if item.path is not None]
     limit = parallel_processes(model.weight_bytes, len(tasks)) if tasks else 1
     outcomes = run_tasks(tasks, max_parallel=limit, on_progress=lambda task, what: say(f"{task}: {what}"))
     by_file = {outcome.name: outcome for outcome in outcomes}

@@ -79,9 +79,7 @@ def _from_value(value: Any, where: str) -> TrainingData:
         pairs = list(value.as_numpy_iterator())
         if not pairs:
             raise InputError(f"{where} gave an empty dataset.")
-        columns = [np.concatenate(part) for part in zip(*(tf.nest.flatten(p[0]) for p in pairs), strict=True)]
-        targets = [np.concatenate(part) for part in zip(*(tf.nest.flatten(p[1]) for p in pairs), strict=True)]
-        return _checked(TrainingData(tuple(columns), tuple(targets)), where)
+        return _checked(TrainingData(_columns(pairs, 0), _columns(pairs, 1)), where)
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise InputError(
             f"{where} must give (inputs, targets) as arrays, or a tf.data.Dataset of such pairs."
@@ -90,6 +88,13 @@ def _from_value(value: Any, where: str) -> TrainingData:
         tuple(np.asarray(v) for v in (part if isinstance(part, tuple | list) else (part,))) for part in value
     )
     return _checked(TrainingData(inputs, targets), where)
+
+
+def _columns(pairs: Sequence[tuple[Any, Any]], side: int) -> tuple[np.ndarray, ...]:
+    """The batches of a dataset's inputs (side 0) or targets (1) as one array each."""
+    return tuple(
+        np.concatenate(part) for part in zip(*(tf.nest.flatten(p[side]) for p in pairs), strict=True)
+    )
 
 
 def _checked(data: TrainingData, where: str) -> TrainingData:
