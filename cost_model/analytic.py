@@ -98,7 +98,18 @@ def work_of(kernels: Sequence[Kernel], *, merge: bool = False) -> Work:
     table = np.array(list(rows.values()), dtype=np.float64)
     largest = max(kernel.bytes_in + kernel.bytes_out for kernel in kernels)
     footprint = sum(kernel.bytes_weights for kernel in kernels) + largest
-    return Work(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 8)), footprint=float(footprint))
+    work, per_input, per_output, per_position, activations, weights, count = table.T[1:]
+    return Work(
+        cls=table[:, 0].astype(np.int64),
+        work=work,
+        per_input=per_input,
+        per_output=per_output,
+        per_position=per_position,
+        activations=activations,
+        weights=weights,
+        count=count,
+        footprint=float(footprint),
+    )
 
 
 @dataclass(frozen=True)

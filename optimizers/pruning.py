@@ -267,7 +267,7 @@ def _prunable_groups(
     context: EagerContext,
 ) -> list[ChannelGroup]:
     names = {part: name for name, part in module.named_modules()}
-    found = []
+    found: list[ChannelGroup] = []
     for group in graph.get_all_groups(root_module_types=list(_WEIGHTED)):
         if not _can_be_pruned(group):
             continue
@@ -294,7 +294,8 @@ def _prunable_groups(
 def _can_be_pruned(group: Any) -> bool:
     """Whether a dependency group's channels may go: they are consumed inside the model, and nothing in between
     gives positions among them a meaning (attention heads, splits, group normalisation, plain parameters)."""
-    outs, ins = [], []
+    outs: list[Any] = []
+    ins: list[Any] = []
     for item in group:
         layer = item.dep.target.module
         name = str(layer) + str(getattr(item.dep.target, "name", ""))
