@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -37,11 +38,11 @@ def _convs(plan: Sequence[tuple[int, int, int, int]]) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def _depthwise(channels: int, plan: Sequence[tuple[int, int]]) -> nn.Module:
-    """A chain of (kernel, stride) depthwise convolutions with ReLU6."""
+def _depthwise(channels: int, width: int, plan: Sequence[tuple[int, int]]) -> nn.Module:
+    """A chain of (kernel, stride) convolutions with ReLU6 in groups of ``width`` channels (1: depthwise)."""
     layers: list[nn.Module] = []
     for kernel, stride in plan:
-        convolution = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels)
+        convolution = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels // width)
         layers += [convolution, nn.ReLU6()]
     return nn.Sequential(*layers)
 
@@ -88,9 +89,12 @@ class Encoder(nn.Module):
 class Inverted(nn.Module):
     """An inverted residual, with squeeze-and-excitation and hard swish when ``excite``."""
 
-    def __init__(self, inputs: int, outputs: int, wide: int, kernel: int, stride: int, excite: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, wide: int, kernel: int, stride: int, excite: bool,
+        act: type[nn.Module] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        act: type[nn.Module] = nn.Hardswish if excite else nn.ReLU6
+        act = act or (nn.Hardswish if excite else nn.ReLU6)
         self.expand = nn.Sequential(nn.Conv2d(inputs, wide, 1), act())
         self.depthwise = nn.Sequential(nn.Conv2d(wide, wide, kernel, stride, kernel // 2, groups=wide), act())
         self.gate = None
@@ -259,33 +263,58 @@ def _convolutions() -> tuple[Carrier, ...]:
         "point_14": ((80, 480, 1, 1), (480, 112, 1, 1), (112, 576, 1, 1)),
         "point_7": ((160, 800, 1, 1), (800, 320, 1, 1), (320, 1024, 1, 1)),
         "point_small": ((8, 24, 1, 1), (24, 12, 1, 1), (12, 48, 1, 1), (48, 16, 1, 1)),
+        "point_halving": ((96, 160, 1, 2), (160, 400, 1, 2), (400, 720, 1, 2)),
+        "stem_208": ((3, 28, 3, 2), (28, 20, 1, 1)),
+        "stem_200": ((3, 56, 7, 2),),
+        "conv_52": ((48, 72, 3, 1), (72, 64, 3, 1)),
+        "conv_26": ((112, 136, 3, 1), (136, 120, 3, 1)),
+        "point_wide": ((256, 56, 1, 1), (56, 256, 1, 1)),
+        "point_dense": ((512, 768, 1, 1), (768, 384, 1, 1)),
     }
     sides = {
         "conv_stem": 128, "conv_large": 112, "conv_56": 56, "conv_28": 28, "conv_14": 14, "conv_7": 7,
         "point_112": 112, "point_56": 56, "point_28": 28, "point_14": 14, "point_7": 7, "point_small": 16,
+        "point_halving": 56, "stem_208": 208, "stem_200": 200, "conv_52": 52, "conv_26": 26, "point_wide": 52,
+        "point_dense": 14,
     }  # fmt: skip
     deep = {
         "depth_112": (40, 112, ((3, 1), (3, 2), (3, 1))),
+        "depth_104": (88, 104, ((3, 2), (3, 1))),
+        "depth_56": (136, 56, ((3, 1), (5, 2))),
         "depth_28": (168, 28, ((3, 1), (5, 1), (3, 2))),
         "depth_14": (480, 14, ((5, 1), (3, 1), (5, 2), (3, 1))),
+        "depth_7": (960, 7, ((3, 1), (5, 1))),
         "depth_small": (24, 32, ((3, 1), (3, 2), (5, 1))),
     }
+    groups = {
+        "group_52": (96, 52, 8, ((3, 2), (3, 1))),
+        "group_14": (224, 14, 16, ((3, 1), (3, 1))),
+    }
     return (
-        *(Carrier(name, lambda p=plan: _convs(p), _image(plan[0][0], sides[name])) for name, plan in convs.items()),
-        *(Carrier(name, lambda c=c, p=plan: _depthwise(c, p), _image(c, side)) for name, (c, side, plan) in deep.items()),
+        *(Carrier(name, partial(_convs, plan), _image(plan[0][0], sides[name])) for name, plan in convs.items()),
+        *(
+            Carrier(name, partial(_depthwise, c, 1, plan), _image(c, side))
+            for name, (c, side, plan) in deep.items()
+        ),
+        *(
+            Carrier(name, partial(_depthwise, c, width, plan), _image(c, side))
+            for name, (c, side, width, plan) in groups.items()
+        ),
     )  # fmt: skip
 
 
 def _products() -> tuple[Carrier, ...]:
     linears: dict[str, tuple[int, tuple[int, ...]]] = {
+        "linear_streaming": (1, (1536, 4096, 2048, 1000)),
         "linear_large": (1, (768, 1024, 1000, 256)),
         "linear_small": (1, (24, 64, 96, 128, 48, 10)),
         "linear_16": (16, (160, 320, 1024, 256)),
         "linear_96": (96, (128, 512, 128, 384)),
+        "linear_180": (180, (160, 640, 160)),
     }
     return (
         *(
-            Carrier(name, lambda w=widths: _linears(w), ((rows, widths[0]),))
+            Carrier(name, partial(_linears, widths), ((rows, widths[0]),))
             for name, (rows, widths) in linears.items()
         ),
         Carrier("products_64", _Products, ((4, 64, 32), (4, 32, 64))),
@@ -310,35 +339,40 @@ def _light() -> tuple[Carrier, ...]:
         ),
         Carrier("sigmoid_28", lambda: _Activations(nn.Sigmoid(), nn.Tanh()), _two((1, 32, 28, 28))),
         Carrier("sigmoid_small", lambda: _Activations(nn.Sigmoid(), nn.Tanh()), _two((1, 96))),
+        Carrier("silu_56", lambda: _Activations(nn.SiLU(), nn.ReLU6()), _two((1, 72, 56, 56))),
+        Carrier("together_large", _Together, _two((1, 96, 104, 104))),
+        Carrier("gelu_180", lambda: _Activations(nn.GELU()), _two((1, 180, 640))),
         Carrier("gelu_64", lambda: _Activations(nn.GELU(), nn.SiLU()), _two((1, 64, 256))),
     )
 
 
 def _blocks() -> tuple[Carrier, ...]:
-    def chain(*parts: nn.Module) -> Callable[[], nn.Module]:
-        return lambda: nn.Sequential(*parts)
-
     return (
         Carrier(
             "inverted_56",
-            chain(Inverted(16, 24, 96, 3, 2, False), Inverted(24, 24, 120, 3, 1, False)),
+            lambda: nn.Sequential(Inverted(16, 24, 96, 3, 2, False), Inverted(24, 24, 120, 3, 1, False)),
             _image(16, 80),
         ),
         Carrier(
             "inverted_14",
-            chain(Inverted(56, 56, 288, 3, 1, False), Inverted(56, 88, 336, 3, 2, False)),
+            lambda: nn.Sequential(Inverted(56, 56, 288, 3, 1, False), Inverted(56, 88, 336, 3, 2, False)),
             _image(56, 14),
         ),
-        Carrier("excited_28", chain(Inverted(32, 40, 96, 5, 2, True), Inverted(40, 40, 128, 5, 1, True)), _image(32, 40)),
-        Carrier("excited_14", chain(Inverted(80, 112, 400, 3, 1, True), Inverted(112, 112, 560, 5, 1, True)), _image(80, 12)),
-        Carrier("residual_40", chain(Basic(48, 48, 1), Basic(48, 96, 2)), _image(48, 40)),
-        Carrier("residual_16", chain(Basic(96, 192, 2), Basic(192, 192, 1)), _image(96, 16)),
-        Carrier("fire_28", chain(Fire(96, 24, 72), Fire(144, 32, 112)), _image(96, 24)),
-        Carrier("fire_14", chain(Fire(256, 40, 160), Fire(320, 56, 224)), _image(256, 11)),
+        Carrier("excited_28", lambda: nn.Sequential(Inverted(32, 40, 96, 5, 2, True), Inverted(40, 40, 128, 5, 1, True)), _image(32, 40)),
+        Carrier("excited_14", lambda: nn.Sequential(Inverted(80, 112, 400, 3, 1, True), Inverted(112, 112, 560, 5, 1, True)), _image(80, 12)),
+        Carrier("residual_40", lambda: nn.Sequential(Basic(48, 48, 1), Basic(48, 96, 2)), _image(48, 40)),
+        Carrier("residual_16", lambda: nn.Sequential(Basic(96, 192, 2), Basic(192, 192, 1)), _image(96, 16)),
+        Carrier("fire_28", lambda: nn.Sequential(Fire(96, 24, 72), Fire(144, 32, 112)), _image(96, 24)),
+        Carrier("fire_14", lambda: nn.Sequential(Fire(256, 40, 160), Fire(320, 56, 224)), _image(256, 11)),
         Carrier("u_48", lambda: UpAndDown(8, 12, False), _image(8, 48)),
         Carrier("u_40", lambda: UpAndDown(16, 24, True), _image(16, 40)),
         Carrier("steps_48", lambda: Steps(40, 48, 4), ((1, 4, 40), (1, 48), (1, 48))),
         Carrier("steps_160", lambda: Steps(96, 160, 2), ((1, 2, 96), (1, 160), (1, 160))),
         Carrier("encoder_40", lambda: Encoder(96, 3, 320), ((1, 40, 96),)),
+        Carrier(
+            "silu_24",
+            lambda: nn.Sequential(Inverted(40, 40, 200, 5, 1, True, nn.SiLU), Inverted(40, 64, 240, 3, 2, True, nn.SiLU)),
+            _image(40, 24),
+        ),
         Carrier("encoder_112", lambda: Encoder(160, 5, 512), ((1, 112, 160),)),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..device_profiles import Cluster, DeviceProfile
+    from .corrections import Corrections
 
 # Which instructions can compute a precision, slowest first; a runtime takes the fastest that is there.
 PATHS = {"fp32": ("fp32",), "fp16": ("fp32", "fp16"), "int8": ("int8", "dot", "i8mm")}
@@ -49,7 +50,8 @@ class CoreCluster:
 @dataclass(frozen=True)
 class Machine:
     """A device as the cost model sees it; ``factors`` are what is known of this very device or chip
-    beyond its data (component → natural logarithm of a factor on time), with the grade they earn."""
+    beyond its data (component → natural logarithm of a factor on time), with the grade they earn;
+    ``corrections`` what was measured of its kernels, on top of the factors."""
 
     name: str
     chip: str
@@ -58,6 +60,7 @@ class Machine:
     bandwidth_gb_s: float
     factors: dict[str, float] = field(default_factory=dict)
     grade: str = "predicted"
+    corrections: Corrections | None = None
 
     @property
     def total_cores(self) -> int:
@@ -173,9 +176,15 @@ def machine_of(profile: DeviceProfile | Machine) -> Machine:
         llc_kib=float((profile.cpu.l3_kib or 0) + (profile.cpu.slc_kib or 0)),
         bandwidth_gb_s=float(bandwidth if bandwidth is not None else _BANDWIDTH_OF_STREAM * stream),
     )
-    calibration = getattr(profile, "calibration", None)
-    if calibration is not None:
-        machine = replace(machine, factors=dict(calibration.factors), grade="calibrated")
+    if profile.calibration is not None:
+        from .corrections import Corrections
+
+        machine = replace(
+            machine,
+            factors=dict(profile.calibration.factors),
+            grade="calibrated",
+            corrections=Corrections.of(profile.calibration),
+        )
     return machine
 
 

@@ -39,10 +39,11 @@ class Estimate:
 
     Attributes:
         latency_ms: median.
-        low_ms, high_ms: 80% band, from held-out published latencies.
+        low_ms, high_ms: 80% band, from held-out published latencies, or from what calibration left out.
         grade: "predicted", "transferred" (published rows of this chip are in the constants) or "calibrated".
         basis: in words, what the grade rests on.
         kernels: in the order of the model.
+        call_ms: what an inference costs beside its kernels, where a calibration tells.
     """
 
     latency_ms: float
@@ -53,6 +54,7 @@ class Estimate:
     runtime: str
     num_threads: int
     kernels: tuple[KernelEstimate, ...]
+    call_ms: float = 0.0
 
     @property
     def bounds(self) -> dict[str, float]:
@@ -100,6 +102,10 @@ def predict(
     wanted = [kernel.at(precision) for kernel in kernels] if precision else list(kernels)
     check_kernels(wanted)
     parts, paths = kernel_terms(wanted, machine, library, num_threads, learned)
+    call_ms = 0.0
+    if machine.corrections is not None and machine.corrections.covers(runtime):
+        parts = _scaled(parts, machine.corrections.factors(wanted, runtime, num_threads))
+        call_ms = machine.corrections.call(runtime, num_threads)
     estimates = tuple(
         KernelEstimate(
             kernel=kernel,
@@ -112,14 +118,25 @@ def predict(
         )
         for i, kernel in enumerate(wanted)
     )
-    latency_ms = float(parts.total.sum())
+    latency_ms = float(parts.total.sum()) + call_ms
     if not math.isfinite(latency_ms):
         raise AssertionError("the cost model's constants gave no finite latency")
-    grade, basis, situation = _standing(machine, learned, library)
-    low, high = learned.bands[situation]
+    grade, basis, (low, high) = _standing(machine, learned, runtime)
     return Estimate(
-        latency_ms, latency_ms * low, latency_ms * high, grade, basis, runtime, num_threads, estimates
+        latency_ms,
+        latency_ms * low,
+        latency_ms * high,
+        grade,
+        basis,
+        runtime,
+        num_threads,
+        estimates,
+        call_ms,
     )
+
+
+def _scaled(parts: Terms, factors: np.ndarray) -> Terms:
+    return Terms(*(part * factors for part in (parts.compute, parts.memory, parts.dispatch, parts.total)))
 
 
 def kernel_terms(
@@ -187,11 +204,17 @@ def _bound(parts: Terms, index: int) -> str:
     return max(each, key=lambda name: each[name])
 
 
-def _standing(machine: Machine, constants: Constants, library: str) -> tuple[str, str, str]:
-    """(grade, basis in words, whose band) of an estimate for ``machine``."""
+def _standing(machine: Machine, constants: Constants, runtime: str) -> tuple[str, str, tuple[float, float]]:
+    """(grade, basis in words, band) of an estimate for ``machine``."""
+    if machine.corrections is not None and machine.corrections.covers(runtime):
+        return "calibrated", machine.corrections.basis, machine.corrections.band
+    grade, basis, situation = _known(machine, constants)
+    return grade, basis, constants.bands[situation]
+
+
+def _known(machine: Machine, constants: Constants) -> tuple[str, str, str]:
+    """(grade, basis in words, whose band) by what is known of the core and the chip."""
     core = machine.chosen(1)[0][0].core
-    if machine.grade == "calibrated":
-        return "calibrated", "constants fitted on this device", "calibrated"
     chip = constants.chip_factors(machine.chip)
     if chip is not None:
         return "transferred", f"published latencies of the {chip[0]}", "known_chip"

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
+from .calibration import Calibration
 from .cores import core_rank
 
 Kind = Literal["phone", "board", "host", "generic"]
@@ -204,6 +205,7 @@ class DeviceProfile(_Model):
     thermal: Thermal = Thermal()
     budgets: Budgets = Budgets()
     reach: Reach = Reach()
+    calibration: Calibration | None = None
     sources: dict[str, Annotated[str, Field(min_length=1, max_length=1000)]]
 
     @model_validator(mode="after")
@@ -254,10 +256,11 @@ class DeviceProfile(_Model):
         return self.sources[found] if found is not None else None
 
     def figures(self) -> dict[str, float]:
-        """Every number of the profile by its dotted key (``cpu.clusters.0.max_mhz``)."""
+        """Every number of the profile by its dotted key (``cpu.clusters.0.max_mhz``), but for the calibration's,
+        which says itself where it is from."""
         from .checks import numeric_leaves
 
-        return dict(numeric_leaves(self.model_dump(exclude={"sources"}, exclude_none=True)))
+        return dict(numeric_leaves(self.model_dump(exclude={"sources", "calibration"}, exclude_none=True)))
 
     def is_estimate(self, key: str) -> bool:
         """Whether the figure at ``key`` is an estimate rather than something published or read."""

@@ -35,9 +35,10 @@ LEVELS = {
     "keras_export": 9,
     "optimization": 9,
     "pipeline": 10,
-    "cli": 11,
-    "__main__": 12,
-    "__init__": 12,
+    "calibration": 11,
+    "cli": 12,
+    "__main__": 13,
+    "__init__": 13,
 }
 
 

@@ -1,0 +1,103 @@
+"""The suite as files: each network exported once in every format and precision, kept in the user's cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from ..errors import EdgeoptError, GateError
+
+PRECISIONS = ("fp32", "int8-static", "int8-dynamic")
+FORMATS = ("pte", "tflite")
+_RUNTIME = {"pte": "executorch", "tflite": "litert"}
+_MAKERS = ("torch", "executorch", "litert-torch", "ai-edge-quantizer")
+
+
+@dataclass(frozen=True)
+class SuiteFile:
+    """One file to measure: of which network, in which precision, for which runtime."""
+
+    carrier: str
+    precision: str
+    runtime: str
+    path: Path
+
+    @property
+    def key(self) -> str:
+        """A name that no other file of the suite has."""
+        return f"{self.carrier} {self.precision} {self.runtime}"
+
+
+def suite_folder() -> Path:
+    """Where the files of this suite, made by these versions, are kept."""
+    from platformdirs import user_cache_dir
+
+    from .suite import VERSION
+
+    root = Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt", appauthor=False))
+    made_by = "-".join(metadata.version(name) for name in _MAKERS)
+    return root / "calibration" / f"suite{VERSION}-{made_by}"
+
+
+def suite_files(
+    carriers: Sequence[str],
+    say: Callable[[str, float | None], None],
+    *,
+    folder: Path | None = None,
+) -> list[SuiteFile]:
+    """The files of ``carriers``, exported where they aren't there yet (seconds a network, two at a time).
+
+    Interrupted, it goes on where it stopped the next time.
+
+    Raises:
+        EdgeoptError: a network could be exported in no format at all.
+    """
+    folder = folder or suite_folder()
+    found: list[SuiteFile] = []
+    for index, name in enumerate(carriers):
+        bundle = folder / name
+        if not bundle.is_dir():
+            say(f"making the suite: {name}", index / len(carriers))
+            _export(name, bundle)
+        found += _files_of(name, bundle)
+    return found
+
+
+def _export(name: str, bundle: Path) -> None:
+    import torch
+
+    from ..pipeline import export
+    from .suite import suite
+
+    carrier = next(each for each in suite() if each.name == name)
+    torch.manual_seed(0)
+    model = carrier.make().eval()
+    example = tuple(torch.randn(shape) for shape in carrier.shapes)
+    try:
+        export(
+            model,
+            profile="host",
+            formats=FORMATS,
+            precision=",".join(PRECISIONS),
+            example_inputs=example,
+            calibration=[example],
+            output=bundle,
+            name=name,
+        )
+    except GateError as error:
+        # Random weights may cost a quantised file its agreement; its speed is what counts here.
+        if getattr(error, "bundle", None) is None:
+            raise EdgeoptError(f"the calibration network {name} could not be exported: {error}") from error
+
+
+def _files_of(name: str, bundle: Path) -> list[SuiteFile]:
+    from ..bundle import load_bundle
+
+    return [
+        SuiteFile(name, entry.precision, _RUNTIME[entry.format], bundle / entry.file)
+        for entry in load_bundle(bundle).artifacts
+        if entry.format in _RUNTIME and (bundle / entry.file).is_file()
+    ]

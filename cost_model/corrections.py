@@ -1,0 +1,202 @@
+"""What a calibration adds to the formula: a correction of each kernel, drawn from the measured ones like it.
+
+The correction is a natural logarithm, the mean of a Gaussian process over kernels: it falls back to zero for
+kernels unlike any that was measured. What two kernels have in common (:data:`COMPONENTS`) decides how much
+one tells on the other: anything on the device a little, the same class with the same runtime, arithmetic and
+threads much, and the nearer in shape the more. Corrections are bounded and change smoothly with the shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .analytic import CLASSES, kernel_class
+from .kernels import Kernel
+
+if TYPE_CHECKING:
+    from ..device_profiles.calibration import Calibration
+
+# Runtimes with the kernels of a calibrated one.
+_SAME_KERNELS = {"tflite_runtime": "litert"}
+# What kernels share → (standard deviation of the logarithm, whether it also depends on the shape).
+# Letters: c class, r runtime, a arithmetic, w who executes, t one thread or more.
+COMPONENTS: tuple[tuple[str, float, bool], ...] = (
+    ("", 0.5, False),
+    ("c", 0.4, False),
+    ("rw", 0.3, False),
+    ("rawt", 0.2, False),
+    ("caw", 0.3, False),
+    ("craw", 0.3, False),
+    ("crawt", 0.1, False),
+    ("cw", 0.3, True),
+    ("craw", 0.3, True),
+    ("crawt", 0.15, True),
+)
+_LETTERS = "crawt"
+# How far in each direction of the shape (natural logarithms) kernels are alike.
+_LENGTHS = np.array([2.0, 1.5, 1.5, 1.5, 0.7, 0.7])
+_MOST = 2.5
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Kernels as the Gaussian process sees them: codes (class, runtime, arithmetic, who, threads) and shapes."""
+
+    codes: np.ndarray
+    shapes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+def arithmetic_of(kernel: Kernel) -> str:
+    """The kernel's precision; ``dynamic`` when int8 weights meet activations that are kept in float."""
+    if (
+        kernel.precision == "int8"
+        and kernel.macs
+        and kernel.bytes_out >= 2 * kernel.spatial * kernel.out_channels
+    ):
+        return "dynamic"
+    return kernel.precision
+
+
+def shape_of(kernel: Kernel) -> tuple[float, ...]:
+    """Work, input and output channels, positions, filter, stride."""
+    work = float(kernel.macs) if kernel.macs else max(kernel.elements_out, 1.0)
+    return (
+        work, float(kernel.in_channels), float(kernel.out_channels), float(kernel.spatial),
+        float(kernel.kernel_size), float(kernel.stride),
+    )  # fmt: skip
+
+
+def traits_of(kernel: Kernel) -> tuple[str, str]:
+    """(class, who executes it: ``delegate`` or ``own``)."""
+    return kernel_class(kernel), "own" if kernel.delegate is None else "delegate"
+
+
+def likeness(
+    traits: Sequence[tuple[str, str]],
+    shapes: Sequence[Sequence[float]],
+    settings: Sequence[tuple[str, str, int]],
+) -> Likeness:
+    """Rows of (class, who), shape and (runtime, arithmetic, threads), as arrays."""
+    codes = [
+        (
+            CLASSES.index(cls) if cls in CLASSES else -1,
+            _code(_SAME_KERNELS.get(runtime, runtime)),
+            _code(arithmetic),
+            _code(who),
+            int(threads > 1),
+        )
+        for (cls, who), (runtime, arithmetic, threads) in zip(traits, settings, strict=True)
+    ]
+    return Likeness(
+        np.array(codes, dtype=np.int64).reshape(-1, 5), np.log(np.array(shapes, dtype=float)).reshape(-1, 6)
+    )
+
+
+def _code(word: str) -> int:
+    return int.from_bytes(word.encode()[:7], "big")
+
+
+def covariance(a: Likeness, b: Likeness) -> np.ndarray:
+    """How much each kernel of ``a`` tells on each of ``b``."""
+    same = {
+        letter: a.codes[:, None, index] == b.codes[None, :, index] for index, letter in enumerate(_LETTERS)
+    }
+    scaled_a, scaled_b = a.shapes / _LENGTHS, b.shapes / _LENGTHS
+    squared = (scaled_a**2).sum(1)[:, None] + (scaled_b**2).sum(1)[None, :] - 2 * scaled_a @ scaled_b.T
+    near = np.exp(-0.5 * np.maximum(squared, 0.0))
+    total = np.zeros((len(a), len(b)))
+    for shared, deviation, by_shape in COMPONENTS:
+        part = near if by_shape else 1.0
+        for letter in shared:
+            part = part * same[letter]
+        total += deviation**2 * part
+    return total
+
+
+def bounded(corrections: np.ndarray) -> np.ndarray:
+    """Corrections kept within a factor of 12 either way."""
+    return np.clip(corrections, -_MOST, _MOST)
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """A profile's calibration, ready for use."""
+
+    anchors: Likeness
+    weights: np.ndarray
+    call_ms: dict[tuple[str, int], float]
+    threads: tuple[int, ...]
+    runtimes: frozenset[str]
+    band: tuple[float, float]
+    basis: str
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> Corrections:
+        """From the table of a profile."""
+        settings = [_setting(text) for text in calibration.settings]
+        traits, shapes, where, weights = [], [], [], []
+        for anchor in calibration.anchors:
+            shape = (
+                anchor.work,
+                anchor.inputs,
+                anchor.outputs,
+                anchor.positions,
+                anchor.kernel,
+                anchor.stride,
+            )
+            for setting, weight in zip(settings, anchor.weights, strict=True):
+                if weight:
+                    traits.append((anchor.cls, anchor.where))
+                    shapes.append(shape)
+                    where.append(setting)
+                    weights.append(weight)
+        calls = {}
+        for text, ms in calibration.call_ms.items():
+            runtime, _, threads = text.partition(" ")
+            calls[runtime, int(threads)] = ms
+        versions = ", ".join(f"{name} {version}" for name, version in calibration.runtimes.items())
+        return cls(
+            anchors=likeness(traits, shapes, where),
+            weights=np.array(weights),
+            call_ms=calls,
+            threads=calibration.threads,
+            runtimes=frozenset(calibration.runtimes),
+            band=calibration.band,
+            basis=f"{calibration.measurements} latencies measured on {calibration.device} on "
+            f"{calibration.date[:10]} with {versions}",
+        )
+
+    def covers(self, runtime: str) -> bool:
+        """Whether this runtime, or one with its kernels, was measured."""
+        return _SAME_KERNELS.get(runtime, runtime) in self.runtimes
+
+    def factors(self, kernels: Sequence[Kernel], runtime: str, threads: int) -> np.ndarray:
+        """What the formula's time of each kernel is multiplied with."""
+        asked = likeness(
+            [traits_of(kernel) for kernel in kernels],
+            [shape_of(kernel) for kernel in kernels],
+            [(runtime, arithmetic_of(kernel), threads) for kernel in kernels],
+        )
+        if not len(self.anchors):
+            return np.ones(len(kernels))
+        return np.exp(bounded(covariance(asked, self.anchors) @ self.weights))
+
+    def call(self, runtime: str, threads: int) -> float:
+        """What an inference costs beside its kernels, ms: as with the nearest number of threads measured."""
+        name = _SAME_KERNELS.get(runtime, runtime)
+        measured = [count for found, count in self.call_ms if found == name]
+        if not measured:
+            return 0.0
+        return self.call_ms[name, min(measured, key=lambda count: abs(count - threads))]
+
+
+def _setting(text: str) -> tuple[str, str, int]:
+    runtime, arithmetic, threads = text.split(" ")
+    return runtime, arithmetic, int(threads)
