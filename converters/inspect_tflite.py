@@ -31,7 +31,7 @@ def inspect_tflite(path: Path) -> FileReport:
     data = path.read_bytes()
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     graph = model.subgraphs[0]
-    names = _Names(schema, model)
+    names = Names(schema, model)
     delegated = _delegated(path, len(graph.operators))
     constants = {i for i, t in enumerate(graph.tensors) if _buffer_bytes(model, t)}
     ops = tuple(_op(graph, op, names, constants, delegated.get(i)) for i, op in enumerate(graph.operators))
@@ -54,7 +54,7 @@ def inspect_tflite(path: Path) -> FileReport:
     )
 
 
-class _Names:
+class Names:
     """Words for the schema's enum numbers."""
 
     def __init__(self, schema: Any, model: Any) -> None:
@@ -85,7 +85,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in shape) if shape is not None else ()
 
 
-def _op(graph: Any, operator: Any, names: _Names, constants: set[int], delegate: str | None) -> OpReport:
+def _op(graph: Any, operator: Any, names: Names, constants: set[int], delegate: str | None) -> OpReport:
     op = names.op(operator)
     inputs = [graph.tensors[i] for i in operator.inputs if i >= 0]
     output = graph.tensors[operator.outputs[0]] if len(operator.outputs) else None
@@ -124,7 +124,7 @@ def _macs(op: str, inputs: list[Any], output: tuple[int, ...]) -> int:
     return 0
 
 
-def _tensor(graph: Any, index: int, names: _Names, model: Any, side: str) -> TensorReport:
+def _tensor(graph: Any, index: int, names: Names, model: Any, side: str) -> TensorReport:
     tensor = graph.tensors[index]
     name = tensor.name.decode() if tensor.name else f"{side}_{index}"
     for signature in model.signatureDefs or []:

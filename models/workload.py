@@ -76,37 +76,38 @@ def _node_macs(node: torch.fx.Node) -> Iterator[tuple[str, int]]:
     if node.op != "call_function":
         return
     if node.target in _CONV:
-        weight = _shape(node.args[1])
-        data = _shape(node.args[0] if "transpose" in str(node.target) else node)
+        weight = node_shape(node.args[1])
+        data = node_shape(node.args[0] if "transpose" in str(node.target) else node)
         yield "conv", _product(data) // data[1] * _product(weight) if len(data) > 1 else 0
     elif node.target in _LINEAR:
-        yield "linear", _product(_shape(node)) * _shape(node.args[1])[-1]
+        yield "linear", _product(node_shape(node)) * node_shape(node.args[1])[-1]
     elif node.target in _MATMUL:
-        inner = _shape(node.args[1 if node.target is _ATEN.baddbmm.default else 0])[-1]
+        inner = node_shape(node.args[1 if node.target is _ATEN.baddbmm.default else 0])[-1]
         constant = any(isinstance(arg, torch.fx.Node) and arg.op == "placeholder" for arg in node.args[1:2])
-        yield ("linear" if constant else "attention"), _product(_shape(node)) * inner
+        yield ("linear" if constant else "attention"), _product(node_shape(node)) * inner
     elif "scaled_dot_product" in str(node.target):
-        query, key = _shape(node.args[0]), _shape(node.args[1])
+        query, key = node_shape(node.args[0]), node_shape(node.args[1])
         yield "attention", 2 * _product(query) * key[-2]
     elif node.target in _RECURRENT:
         yield "recurrent", _recurrent_macs(node)
 
 
 def _recurrent_macs(node: torch.fx.Node) -> int:
-    data = _shape(node.args[0])
-    weights = [_shape(weight) for weight in node.args[2] if len(_shape(weight)) == 2]  # type: ignore[union-attr]
+    data = node_shape(node.args[0])
+    weights = [node_shape(weight) for weight in node.args[2] if len(node_shape(weight)) == 2]  # type: ignore[union-attr]
     positions = _product(data[:-1])
     return positions * sum(_product(shape) for shape in weights)
 
 
 def _recurrent_steps(node: torch.fx.Node) -> int:
-    data = _shape(node.args[0])
+    data = node_shape(node.args[0])
     batch_first = bool(node.args[-1])
     layers = int(node.args[4]) if isinstance(node.args[4], int) else 1
     return (data[1] if batch_first else data[0]) * layers
 
 
-def _shape(node: object) -> tuple[int, ...]:
+def node_shape(node: object) -> tuple[int, ...]:
+    """Sizes of a node's (first) tensor, dynamic ones at their example size; empty for anything else."""
     value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
     if isinstance(value, list | tuple):
         value = value[0]

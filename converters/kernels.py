@@ -1,0 +1,42 @@
+"""The kernels of a model file for the cost model, without running it and without a framework.
+
+Captured programs have theirs from :func:`edgeopt.models.kernels.program_kernels`; all describe the same
+model by the same work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..cost_model import Kernel
+from ..errors import InputError
+
+# Who runs a file of each kind, as the cost model calls it.
+RUNTIME_OF = {".pte": "executorch", ".tflite": "litert"}
+
+
+def file_kernels(path: Path | str) -> list[Kernel]:
+    """The kernels of a .pte or .tflite file, in the order in which they run.
+
+    Raises:
+        InputError: the file is missing, of another kind, corrupt or truncated.
+    """
+    from ..runtimes import check_file
+
+    path = Path(path)
+    check_file(path)
+    if path.suffix == ".pte":
+        from .kernels_pte import pte_kernels as read
+    elif path.suffix == ".tflite":
+        from .kernels_tflite import tflite_kernels as read
+    else:
+        raise InputError(f"{path.name}: kernels can be read from .pte and .tflite files only.")
+    try:
+        return read(path)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path} can't be read as a {path.suffix} file ({type(error).__name__}: {error}): it is corrupt or "
+            "was written by a newer version."
+        ) from error
