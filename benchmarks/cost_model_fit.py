@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from architectures import kernels as architecture_kernels
 from published_rows import Row, devices
+from scipy import sparse
 
 from edgeopt.cost_model import constants as constants_module
 from edgeopt.cost_model.analytic import CLASSES, GROUP_OF_CLASS, GROUPS, paths_of, place_of, terms, work_of
@@ -40,6 +41,7 @@ CORE_SPREAD = {"compute": 0.35, "memory": 0.35, "overhead": 0.35, "fp16": 0.2, "
 CHIP_SPREAD = {"compute": 0.12, "memory": 0.3, "overhead": 0.3, "fp16": 0.1, "int8": 0.2}
 GROUP_SPREAD = {"core": 0.15, "chip": 0.12}
 CONFIG_SPREAD = {"compute": 0.08, "memory": 0.15, "overhead": 0.2}
+CONFIG_GROUP_SPREAD = 0.08
 NOISE = 0.08  # of a published row: versions, governors, temperature
 
 
@@ -51,7 +53,7 @@ class Problem:
         self.chips = sorted({row.chip for row in rows})
         self.cores = sorted({_core(row) for row in rows})
         self.configs = sorted({row.config for row in rows})
-        self.observed = torch.tensor(np.log([row.latency_ms for row in rows]))
+        self.observed = np.log([row.latency_ms for row in rows])
         columns: dict[str, list[Any]] = {}
         places: dict[str, list[float]] = {}
         index: dict[str, list[int]] = {}
@@ -88,13 +90,17 @@ class Problem:
                 "config": self.configs.index(row.config),
             }.items():  # fmt: skip
                 index.setdefault(name, []).append(value)
-        lengths = torch.tensor(index.pop("length"))
-        self.row = torch.repeat_interleave(torch.arange(len(rows)), lengths)
+        lengths = np.array(index.pop("length"))
+        row = np.repeat(np.arange(len(rows)), lengths)
+        self.row = torch.tensor(row)
         self.work = SimpleNamespace(**{n: torch.tensor(np.concatenate(v)) for n, v in columns.items()})
-        self.place_rows = {n: torch.tensor(v) for n, v in places.items()}
-        self.index = {n: torch.tensor(v) for n, v in index.items()}
-        self.flat = SimpleNamespace(**{n: v[self.row] for n, v in self.place_rows.items()})
-        self.flat_index = {n: v[self.row] for n, v in self.index.items()}
+        self.place_rows = {n: np.array(v) for n, v in places.items()}
+        self.index = {n: np.array(v) for n, v in index.items()}
+        self.flat = SimpleNamespace(**{n: torch.tensor(v[row]) for n, v in self.place_rows.items()})
+        # A cell is a row × class: entries of one cell share all constants.
+        cells, cell = np.unique(row * len(CLASSES) + self.work.cls.numpy(), return_inverse=True)
+        self.cell = torch.tensor(cell)
+        self.cell_row, self.cell_class = np.divmod(cells, len(CLASSES))
 
 
 def _core(row: Row) -> str:
@@ -134,6 +140,7 @@ def blocks(problem: Problem) -> dict[str, Block]:
         "core": around(np.zeros((len(problem.cores), len(COMPONENTS))), _spreads(CORE_SPREAD, GROUP_SPREAD["core"])),
         "chip": around(np.zeros((len(problem.chips), len(COMPONENTS))), _spreads(CHIP_SPREAD, GROUP_SPREAD["chip"])),
         "config": around(np.zeros((len(problem.configs), 3)), list(CONFIG_SPREAD.values())),
+        "config_group": around(np.zeros((len(problem.configs), len(GROUPS))), CONFIG_GROUP_SPREAD),
     }  # fmt: skip
     position = 0
     for block in found.values():
@@ -143,7 +150,10 @@ def blocks(problem: Problem) -> dict[str, Block]:
 
 
 class Fit:
-    """Constants fitted to the rows that ``weights`` leaves (all by default)."""
+    """Constants fitted to the rows that ``weights`` leaves (all by default).
+
+    Values are kept as distances from the prior's middle in units of its spread, so that one ridge of 1 is the prior.
+    """
 
     def __init__(self, problem: Problem, start: np.ndarray | None = None) -> None:
         self.problem = problem
@@ -151,82 +161,126 @@ class Fit:
         self.middle = np.concatenate([block.start.ravel() for block in self.blocks.values()])
         self.spread = np.concatenate([block.spread.ravel() for block in self.blocks.values()])
         self.values = self.middle.copy() if start is None else start.copy()
+        self.indices = self._indices()
 
-    def unpack(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The arrays in a vector of all constants."""
-        return {name: flat[block.slice].reshape(block.start.shape) for name, block in self.blocks.items()}
+    def _at(self, block: str, *where: Any) -> np.ndarray:
+        """Positions of ``block[where]`` in the vector of all constants."""
+        shape = self.blocks[block].start.shape
+        first: int = self.blocks[block].slice.start
+        return first + np.ravel_multi_index(np.broadcast_arrays(*where), shape)
 
-    def log_latency(self, flat: torch.Tensor) -> torch.Tensor:
-        """Logarithm of the predicted latency of each row."""
-        problem, values, at = self.problem, self.unpack(flat), self.problem.flat_index
-        rows = problem.index
-        shared = dict(zip(SHARED, values["shared"], strict=True))
-        cls = problem.work.cls
-        group = torch.tensor(GROUP_OF_CLASS)[cls]
-        known = values["core"][rows["core"]] + values["chip"][rows["chip"]]
-        config = values["config"][rows["config"]]
-        path = rows["path"]
-        compute = known[:, COMPONENTS.index("compute")] + config[:, 0]
-        compute = compute + torch.where(
-            path == PATH_NAMES.index("fp16"), known[:, COMPONENTS.index("fp16")], 0.0
+    def _indices(self) -> dict[str, list[np.ndarray]]:
+        """Term of the formula → positions of the constants that add up to it, for each cell (row × class)."""
+        problem = self.problem
+        row, cls = problem.cell_row, problem.cell_class
+        rows = {name: array[row] for name, array in problem.index.items()}
+        library, path, core, chip, config = (
+            rows[name] for name in ("library", "path", "core", "chip", "config")
         )
-        compute = compute + torch.where(
-            path >= PATH_NAMES.index("int8"), known[:, COMPONENTS.index("int8")], 0.0
-        )
-        grouped = known[:, len(COMPONENTS) - len(GROUPS) :]
-        library, paths = at["library"], at["path"]
-        efficiency = (
-            values["efficiency"][cls, paths] + values["runtime_class"][library, cls]
-            + values["runtime_path"][library, paths] + values["runtime_class_path"][library, cls, paths]
-        )  # fmt: skip
-        edges = values["edges"][cls]
-        runtime = values["runtime"][library]
-        named = {
-            "efficiency": efficiency,
-            "edge_input": edges[:, 0], "edge_output": edges[:, 1], "edge_position": edges[:, 2],
-            "overlap": torch.where(problem.flat.in_order > 0, shared["overlap_in_order"], shared["overlap_out_of_order"]),
-            **{name: shared[name] for name in ("l2_cycles", "llc_cycles", "dram_core", "dram_chip")},
-            **{name: runtime[:, i] for i, name in enumerate(RUNTIME)},
-            "static": torch.sigmoid(values["static"])[library],
-            "compute": compute[problem.row] + grouped[problem.row, group],
-            "memory": (known[:, COMPONENTS.index("memory")] + config[:, 1])[problem.row],
-            "overhead": (known[:, COMPONENTS.index("overhead")] + config[:, 2])[problem.row],
+        named: dict[str, list[np.ndarray]] = {
+            "efficiency": [
+                self._at("efficiency", cls, path), self._at("runtime_class", library, cls),
+                self._at("runtime_path", library, path), self._at("runtime_class_path", library, cls, path),
+            ],
+            **{f"edge_{name}": [self._at("edges", cls, i)] for i, name in enumerate(("input", "output", "position"))},
+            "static": [self._at("static", library)],
         }  # fmt: skip
+        in_order = problem.place_rows["in_order"][row] > 0
+        overlap = [list(SHARED).index(f"overlap_{name}") for name in ("in_order", "out_of_order")]
+        named["overlap"] = [self._at("shared", np.where(in_order, *overlap))]
+        for name in ("l2_cycles", "llc_cycles", "dram_core", "dram_chip"):
+            named[name] = [self._at("shared", np.full(len(row), list(SHARED).index(name)))]
+        for i, name in enumerate(RUNTIME):
+            named[name] = [self._at("runtime", library, i)]
+        group = GROUP_OF_CLASS[cls]
+        for name, at in (("compute", 0), ("memory", 1), ("overhead", 2)):
+            named[name] = [
+                self._at(kind, where, COMPONENTS.index(name)) for kind, where in (("core", core), ("chip", chip))
+            ] + [self._at("config", config, at)]
+        width = {"fp16": path == PATH_NAMES.index("fp16"), "int8": path >= PATH_NAMES.index("int8")}
+        for kind, where in (("core", core), ("chip", chip)):
+            named["compute"].append(self._at(kind, where, len(COMPONENTS) - len(GROUPS) + group))
+            for name, applies in width.items():
+                found = self._at(kind, where, COMPONENTS.index(name))
+                named["compute"].append(np.where(applies, found, -1))
+        named["compute"].append(self._at("config_group", config, group))
+        return named
+
+    def _evaluate(self, values: np.ndarray, *, slopes: bool) -> tuple[np.ndarray, Any]:
+        """Logarithm of each row's predicted latency; its slopes as a sparse matrix."""
+        problem = self.problem
+        padded = np.append(values, 0.0)
+        columns = {}
+        for name, places in self.indices.items():
+            total = sum(padded[place] for place in places)
+            columns[name] = torch.tensor(total, requires_grad=slopes)
+        named = {name: column[problem.cell] for name, column in columns.items()}
+        named["static"] = torch.sigmoid(named["static"])
         total = terms(problem.work, problem.flat, named, torch.exp).total * problem.work.count
         summed = torch.zeros(len(problem.rows), dtype=total.dtype).index_add(0, problem.row, total)
-        return torch.log(summed)
-
-    def solve(self, iterations: int, weights: np.ndarray | None = None) -> None:
-        """Maximum a posteriori with a robust loss (soft L1), rows weighted by ``weights`` (0 leaves one out)."""
-        from scipy.optimize import minimize
-
-        chosen = torch.ones(len(self.problem.rows)) if weights is None else torch.tensor(weights)
-        middle, spread = torch.tensor(self.middle), torch.tensor(self.spread)
-
-        def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-            flat = torch.tensor(x, requires_grad=True)
-            residual = (self.log_latency(flat) - self.problem.observed) / NOISE
-            data = (chosen * (torch.sqrt(1 + residual**2 / 2) - 1) * 2).sum()
-            loss = data + 0.5 * (((flat - middle) / spread) ** 2).sum()
-            loss.backward()
-            assert flat.grad is not None
-            return float(loss.detach()), flat.grad.numpy().copy()
-
-        done = minimize(
-            objective, self.values, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 30}
+        logs = torch.log(summed)
+        if not slopes:
+            return logs.detach().numpy(), None
+        logs.sum().backward()
+        rows, positions, slope = [], [], []
+        for name, places in self.indices.items():
+            grad = columns[name].grad
+            assert grad is not None
+            for place in places:
+                keep = place >= 0
+                rows.append(problem.cell_row[keep])
+                positions.append(place[keep])
+                slope.append(grad.numpy()[keep])
+        matrix = sparse.coo_matrix(
+            (np.concatenate(slope), (np.concatenate(rows), np.concatenate(positions))),
+            shape=(len(problem.rows), len(values)),
         )
-        self.values = done.x
+        return logs.detach().numpy(), matrix.tocsr()
+
+    def solve(self, evaluations: int, weights: np.ndarray | None = None) -> None:
+        """Maximum a posteriori with a robust loss (soft L1), rows weighted by ``weights`` (0 leaves one out)."""
+        from scipy.optimize import least_squares
+
+        problem = self.problem
+        observed = problem.observed
+        chosen = np.ones(len(observed)) if weights is None else weights
+        scale = np.sqrt(chosen) / NOISE
+        count = len(observed)
+        ridge = sparse.identity(len(self.middle), format="csr")
+        widen = sparse.diags(self.spread)
+
+        def residuals(z: np.ndarray) -> np.ndarray:
+            logs, _ = self._evaluate(self.middle + self.spread * z, slopes=False)
+            return np.concatenate([(logs - observed) * scale, z])
+
+        def jacobian(z: np.ndarray) -> Any:
+            _, matrix = self._evaluate(self.middle + self.spread * z, slopes=True)
+            return sparse.vstack([sparse.diags(scale) @ matrix @ widen, ridge], format="csr")
+
+        def loss(squares: np.ndarray) -> np.ndarray:
+            """Soft L1 for the rows, squares for the prior."""
+            rho = np.array([squares, np.ones_like(squares), np.zeros_like(squares)])
+            root = np.sqrt(1 + squares[:count] / 2)
+            rho[:, :count] = 4 * (root - 1), 1 / root, -0.25 / root**3
+            return rho
+
+        done = least_squares(
+            residuals, (self.values - self.middle) / self.spread, jac=jacobian, loss=loss, method="trf",
+            tr_solver="lsmr", max_nfev=evaluations, ftol=1e-5, xtol=1e-6, gtol=1e-6,
+        )  # fmt: skip
+        self.values = self.middle + self.spread * done.x
 
     def log_errors(self) -> np.ndarray:
         """Logarithm of predicted over published of every row."""
-        with torch.no_grad():
-            found = self.log_latency(torch.tensor(self.values)) - self.problem.observed
-        return np.asarray(found)
+        return self._evaluate(self.values, slopes=False)[0] - self.problem.observed
+
+    def unpack(self) -> dict[str, np.ndarray]:
+        """The arrays in the vector of all constants."""
+        return {name: self.values[block.slice].reshape(block.start.shape) for name, block in self.blocks.items()}
 
     def constants(self, bands: Mapping[str, tuple[float, float]]) -> Constants:
         """What the cost model loads."""
-        values = {name: array.numpy() for name, array in self.unpack(torch.tensor(self.values)).items()}
-        return _constants(self.problem, values, bands)
+        return _constants(self.problem, self.unpack(), bands)
 
 
 def _constants(
