@@ -195,7 +195,8 @@ class Fit:
         group = GROUP_OF_CLASS[cls]
         for name, at in (("compute", 0), ("memory", 1), ("overhead", 2)):
             named[name] = [
-                self._at(kind, where, COMPONENTS.index(name)) for kind, where in (("core", core), ("chip", chip))
+                self._at(kind, where, COMPONENTS.index(name))
+                for kind, where in (("core", core), ("chip", chip))
             ] + [self._at("config", config, at)]
         width = {"fp16": path == PATH_NAMES.index("fp16"), "int8": path >= PATH_NAMES.index("int8")}
         for kind, where in (("core", core), ("chip", chip)):
@@ -270,13 +271,28 @@ class Fit:
         )  # fmt: skip
         self.values = self.middle + self.spread * done.x
 
-    def log_errors(self) -> np.ndarray:
-        """Logarithm of predicted over published of every row."""
-        return self._evaluate(self.values, slopes=False)[0] - self.problem.observed
+    def forget(self, out: np.ndarray) -> None:
+        """Put every constant that only the rows ``out`` tell of back to the middle of its prior."""
+        used = np.zeros(len(self.values) + 1, dtype=bool)
+        told = ~out[self.problem.cell_row]
+        for places in self.indices.values():
+            for place in places:
+                used[place[told]] = True
+        self.values = np.where(used[:-1], self.values, self.middle)
+
+    def log_errors(self, *, runs: bool = True) -> np.ndarray:
+        """Logarithm of predicted over published of every row; ``runs=False`` leaves out what its run showed."""
+        values = self.values.copy()
+        if not runs:
+            for name in ("config", "config_group"):
+                values[self.blocks[name].slice] = 0.0
+        return self._evaluate(values, slopes=False)[0] - self.problem.observed
 
     def unpack(self) -> dict[str, np.ndarray]:
         """The arrays in the vector of all constants."""
-        return {name: self.values[block.slice].reshape(block.start.shape) for name, block in self.blocks.items()}
+        return {
+            name: self.values[block.slice].reshape(block.start.shape) for name, block in self.blocks.items()
+        }
 
     def constants(self, bands: Mapping[str, tuple[float, float]]) -> Constants:
         """What the cost model loads."""

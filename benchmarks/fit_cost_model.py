@@ -1,12 +1,12 @@
 """Learns the cost model's constants from published latencies and says how well it predicts what it never saw.
 
-    python benchmarks/fit_cost_model.py CSV [--write] [--report FILE.md] [--plot FILE.svg] [--folds N]
+    python benchmarks/fit_cost_model.py CSV [--write] [--report FILE.md] [--plot FILE.svg] [--no-validation]
 
 CSV (columns model, framework, precision, threads, device, soc, latency_ms, source; EDGEOPT_LATENCIES names it
 when it isn't given) isn't part of the repository. The fit is a maximum a posteriori estimate: logarithms of
 predicted over published latency with a robust loss, and a normal prior for every constant, wide for what all
-devices share, narrow for what one core, chip or run may deviate by (partial pooling). The gradient is
-PyTorch's, the optimiser SciPy's L-BFGS-B. ``--write`` puts the constants into cost_model/fitted.json.
+devices share, narrow for what one core, chip or run may deviate by (partial pooling). The slopes are
+PyTorch's, the least squares SciPy's. ``--write`` puts the constants into cost_model/fitted.json.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import cost_model_report as report
+import cost_model_validation as validation
 from cost_model_fit import Fit, Problem, prior_constants, write_constants
 from published_rows import read_rows
 
@@ -31,7 +32,8 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write cost_model/fitted.json")
     parser.add_argument("--report", type=Path, help="write the tables as Markdown")
     parser.add_argument("--plot", type=Path, help="write predicted against published as SVG or PNG")
-    parser.add_argument("--iterations", type=int, default=300, help="of the optimiser, whole data")
+    parser.add_argument("--iterations", type=int, default=40, help="of the optimiser, whole data")
+    parser.add_argument("--folds", type=int, default=0, help="groups to hold out instead of one by one")
     parser.add_argument("--no-validation", action="store_true", help="fit only")
     parser.add_argument("--prior", action="store_true", help="write the constants that the fit starts from")
     given = parser.parse_args()
@@ -48,7 +50,7 @@ def main() -> int:
     print(f"fitted: {report.shares(fit.log_errors())}", file=sys.stderr)
     held = None
     if not given.no_validation:
-        held = report.validate(problem, fit)
+        held = validation.validate(problem, fit, given.folds)
         text = report.tables(rows, held)
         print(text)
         if given.report:
@@ -56,7 +58,7 @@ def main() -> int:
         if given.plot:
             report.plot(rows, held, given.plot)
     if given.write:
-        write_constants(fit.constants(report.bands(rows, held)), report.provenance(rows, held))
+        write_constants(fit.constants(report.bands(held)), report.provenance(rows, held))
     return 0
 
 

@@ -70,6 +70,7 @@ class Row:
     config: str
     machine: Machine
     latency_ms: float
+    source: str
 
 
 @cache
@@ -169,7 +170,7 @@ def _rows(path: Path) -> Iterator[Row]:
             yield Row(
                 library, line["model"], architecture, precision, threads, line["device"], entry["chip"],
                 entry["family"], config + (f"|{source[1]}" if library != "ncnn" and source else ""), allowed,
-                float(line["latency_ms"]),
+                float(line["latency_ms"]), line["source"].split(" ")[0],
             )  # fmt: skip
 
 
