@@ -213,7 +213,7 @@ def _finish(item: KerasFile, checks: Checks, progress: Progress) -> KerasFile:
     began = time.monotonic()
     try:
         if item.precision in ("fp16", "int8-dynamic"):
-            from .converters.litert import quantize_file
+            from .converters.tflite_quantizer import quantize_file
 
             quantize_file(item.path, item.precision, item.path, progress)
         seconds = item.convert_s + time.monotonic() - began

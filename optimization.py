@@ -22,10 +22,9 @@ from .errors import InputError
 from .models.data import Evaluation, Sample, load_calibration, load_evaluation
 from .models.program import Capture, capture, recapture
 from .models.source import SourceModel, load_source_model
-from .optimizers.eager import PassReport, run_eager_passes, start_key
+from .optimizers.eager import run_eager_passes, start_key
 from .optimizers.passes import Context, OptimizedModel, Optimizer
 from .optimizers.recipe import Recipe, load_recipe
-from .optimizers.registry import kind_of
 from .optimizers.training import TrainingData, load_training
 from .optimizers.workfolder import WorkFolder, open_work_folder
 from .planning import Optimized, Plan
@@ -97,14 +96,9 @@ def train(
         checkpoints = work.after(f"graph {recipe.graph_passes!r} seed {recipe.seed}").part("any").parent
     context = Context(calibration, say, training, evaluation, checkpoints, recipe.seed)
     model = Optimizer(OptimizedModel(captured, masks=piece.masks), context).run(recipe)
-    reports = [*piece.reports]
-    for config in recipe.graph_passes:
-        name = kind_of(config).name
-        if name in model.figures:
-            reports.append(PassReport.from_dict(model.figures[name]))
     changes = (*(report.words for report in piece.reports), *model.changes)
     model = replace(model, changes=changes)
-    return Optimized(original, model, tuple(reports)), model.capture
+    return Optimized(original, model, (*piece.reports, *model.reports)), model.capture
 
 
 def _reference(source: SourceModel, made: Optimized) -> SourceModel:

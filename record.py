@@ -15,7 +15,7 @@ from .converters.checks import Checks
 from .converters.jobs import Produced
 from .gates import Gates, artifact_failures, artifact_warnings
 from .models.workload import workload
-from .optimizers.capabilities import KIND_OF_PRECISION, ROADS
+from .optimizers.capabilities import ROADS
 from .planning import Plan
 from .results.summary import bundle_summary
 
@@ -72,7 +72,7 @@ def _artifact(
         "precision": item.wanted.precision,
         "recipe": item.wanted.precision,
         "runtime": item.checks.runtime,
-        "road": ROADS[KIND_OF_PRECISION[item.wanted.precision], item.wanted.format],
+        "road": ROADS[item.wanted.precision, item.wanted.format],
         "status": "failed" if problems else "verified",
         "size_bytes": item.path.stat().st_size,
         "compressed_bytes": _compressed_bytes(item.path) if shrinks else None,

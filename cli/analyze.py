@@ -57,13 +57,16 @@ def analyze(
 
     reporter = Reporter("analyze", as_json=json_output, quiet=quiet, verbose=verbose)
     _hush_libraries(verbose)
+    if plot is not None:
+        _check_plot(plot)
+    chosen = check_observer(observer)
     with reporter.progress() as progress:
         found = run(
             model,
             profile=profile,
             calibration=calibration,
             evaluate=evaluate,
-            observer=check_observer(observer),
+            observer=chosen,
             progress=progress,
             example_inputs=example_inputs,
             input_shapes=input_shape or (),
@@ -84,6 +87,12 @@ def _hush_libraries(verbose: bool) -> None:
     from .export import _hush_libraries as hush
 
     hush(verbose)
+
+
+def _check_plot(path: Path) -> None:
+    from ..results.sensitivity_plot import check_plot
+
+    check_plot(path)
 
 
 def _draw_plot(path: Path, found: Sensitivity) -> None:

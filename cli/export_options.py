@@ -27,7 +27,7 @@ Precision = Annotated[
     _option(
         "--precision",
         panel=_OPTIMISE,
-        text="fp32, fp16, int8-dynamic, int8-static, comma-separated; default: the profile decides.",
+        text="fp32, fp16, int8-dynamic, int8-static, mixed, int8-weights, int4-dynamic, int4-weights, w8a16; comma-separated.",
     ),
 ]
 Recipe = Annotated[str, _option("--recipe", panel=_OPTIMISE, text="auto, a named recipe, or a TOML file.")]

@@ -48,6 +48,7 @@ def optimize(
 
     _hush_libraries(verbose)
     from ..optimization import optimize as run
+    from ..optimizers.capabilities import KIND_OF_PRECISION
 
     with going_on(reporter), reporter.progress() as progress:
         report = run(
@@ -69,7 +70,7 @@ def optimize(
     for entry in report["passes"]:
         for warning in entry["warnings"]:
             reporter.warn(warning)
-    if report["precision"] in ("fp16", "int8-dynamic"):
+    if KIND_OF_PRECISION[report["precision"]] in ("half", "format"):
         reporter.note(f"{report['precision']} is set when a file is made: model.pt2 is in float32")
     payload = {"output": str(output), "measurements": _measurements(report), **report}
 

@@ -36,6 +36,7 @@ def conversion_key(model: OptimizedModel, output_format: str) -> str:
         model.precision,
         str(capture.program.graph),
         "" if model.prepared is None else str(model.prepared.graph),
+        str(model.weight_group),
         str(capture.program.range_constraints),
         str([(str(info), str(info.dtype)) for info in capture.source.inputs]),
         str([info.name for info in capture.source.outputs]),
@@ -77,6 +78,8 @@ def _tensors(model: OptimizedModel) -> Iterator[tuple[str, torch.Tensor]]:
         for name, value in sorted(source.items()):
             if isinstance(value, torch.Tensor) and value.numel():
                 yield name, value
+    for index, sample in enumerate(model.samples):
+        yield from ((f"sample {index}.{place}", value) for place, value in enumerate(sample) if value.numel())
 
 
 def _state(prepared: torch.fx.GraphModule | None) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from ..optimizers.quantization import prepare_dynamic
 from .explain import explain
 from .exporter_speedups import fast_lowering
 from .half import cast_to_half
+from .packed_weights import pack_embeddings, pack_linear
 from .rewrites import rewrite_program
 
 Progress = Callable[[str], None]
@@ -85,15 +86,24 @@ def _memory_config(program: ExportedProgram) -> Any:
 def _program(model: OptimizedModel) -> ExportedProgram:
     if model.kind == "half":
         return cast_to_half(model.capture)
+    if model.precision == "int4-dynamic":
+        graph = model.capture.program.module()
+        pack_linear(graph, model.weight_group)
+        pack_embeddings(graph)
+        return recapture(model.capture, graph)
     if model.kind == "format":
-        return _quantized(model.capture, prepare_dynamic(model.capture))
+        return _quantized(model.capture, prepare_dynamic(model.capture), embeddings=True)
     if model.prepared is not None:
         return _quantized(model.capture, copy.deepcopy(model.prepared))
     return model.capture.program
 
 
-def _quantized(capture: Capture, prepared: torch.fx.GraphModule) -> ExportedProgram:
+def _quantized(
+    capture: Capture, prepared: torch.fx.GraphModule, *, embeddings: bool = False
+) -> ExportedProgram:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     quantized = convert_pt2e(prepared, fold_quantize=True)
+    if embeddings:
+        pack_embeddings(quantized)
     return recapture(capture, quantized)

@@ -11,7 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..models.data import Sample
 from ..models.findings import Finding
+from ..models.source import SourceModel
 from ..optimizers.capabilities import ROADS
 from ..optimizers.passes import OptimizedModel
 from .cache import conversion_key, fetch, keep
@@ -193,12 +197,12 @@ def _convert_anew(
     wanted: Wanted, path: Path, scratch: Path, shared: dict[str, Path], progress: Progress
 ) -> list[Finding]:
     model = wanted.model
-    assert (model.kind, wanted.format) in ROADS
+    assert (model.precision, wanted.format) in ROADS
     if wanted.format == "pte":
         from . import executorch
 
         return executorch.convert(model, path, progress)
-    from . import litert
+    from . import litert, tflite_quantizer
 
     if model.kind == "pt2e":
         return litert.convert_static(model, path, progress)
@@ -210,8 +214,24 @@ def _convert_anew(
         shared["float"] = scratch / "float.tflite"
         dense = replace(wanted, model=replace(model, precision="fp32"))
         notes = _convert(dense, shared["float"], scratch, {}, progress)
-    litert.quantize_file(shared["float"], model.precision, path, progress)
+    tflite_quantizer.quantize_file(
+        shared["float"],
+        model.precision,
+        path,
+        progress,
+        group=model.weight_group,
+        samples=[named_sample(model.capture.source, sample) for sample in model.samples],
+    )
     return notes
+
+
+def named_sample(source: SourceModel, sample: Sample) -> dict[str, np.ndarray]:
+    """A calibration sample as the signature of a .tflite file takes it: by name, whole numbers in 32 bits."""
+    found = {}
+    for info, tensor in zip(source.inputs, sample, strict=True):
+        array = tensor.detach().cpu().numpy()
+        found[info.name] = array.astype(np.int32) if array.dtype == np.int64 else array
+    return found
 
 
 def _collect(outcome: Outcome[list[_Part]], members: list[tuple[int, Wanted]]) -> dict[int, Produced]:

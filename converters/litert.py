@@ -1,11 +1,10 @@
-"""Makes a .tflite file: litert-torch for float and PT2E int8, ai-edge-quantizer for the rest."""
+"""Makes a .tflite file of a float or PT2E int8 program with litert-torch; `tflite_quantizer` does the rest."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -53,55 +52,6 @@ def convert_static(model: OptimizedModel, path: Path, progress: Progress) -> lis
     notes = _convert(recapture(model.capture, quantized), model.capture, path, progress, quantized=True)
     use_float_io(path)
     return notes
-
-
-def quantize_file(source: Path, precision: str, path: Path, progress: Progress) -> None:
-    """Quantise a float32 .tflite file to ``fp16`` or ``int8-dynamic``.
-
-    int8-dynamic quantises at run time what has fast kernels for it (fully connected, batch matmul, embedding
-    lookup, and recurrent cells); convolutions get int8 weights that are expanded to float when the model
-    is loaded, because LiteRT's dynamic int8 convolutions leave XNNPACK and were measured 3 times slower.
-    """
-    from ai_edge_quantizer import quantizer
-
-    progress(f"quantising to {precision}")
-    tool = quantizer.Quantizer(str(source))
-    recipe = _half_recipe() if precision == "fp16" else _dynamic_recipe()
-    tool.load_quantization_recipe(recipe)
-    result = tool.quantize()
-    path.write_bytes(bytes(result.quantized_model))
-
-
-def _half_recipe() -> list[dict[str, Any]]:
-    from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
-
-    manager = recipe_manager.RecipeManager()
-    manager.add_quantization_config(
-        regex=".*",
-        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
-        op_config=qtyping.OpQuantizationConfig(
-            weight_tensor_config=qtyping.TensorQuantizationConfig(
-                num_bits=16, dtype=qtyping.TensorDataType.FLOAT
-            ),
-            compute_precision=qtyping.ComputePrecision.FLOAT,
-            explicit_dequantize=True,
-        ),
-        algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
-    )
-    found: list[dict[str, Any]] = manager.get_quantization_recipe()
-    return found
-
-
-def _dynamic_recipe() -> list[dict[str, Any]]:
-    from ai_edge_quantizer import qtyping, recipe_manager
-
-    names = qtyping.TFLOperationName
-    manager = recipe_manager.RecipeManager()
-    manager.add_dynamic_config(regex=".*", operation_name=names.ALL_SUPPORTED, num_bits=8)
-    for operation in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.CONV_2D_TRANSPOSE):
-        manager.add_weight_only_config(regex=".*", operation_name=operation, num_bits=8)
-    found: list[dict[str, Any]] = manager.get_quantization_recipe()
-    return found
 
 
 def _convert(

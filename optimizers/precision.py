@@ -16,7 +16,8 @@ class Precision:
         name: canonical name; also the name of the recipe that makes it.
         aliases: what users of PyTorch, LiteRT and ONNX call it.
         min_snr_db: least signal-to-noise ratio of an output against the source model's, in dB. int8 at 15 dB
-            carries 3% of the signal's power as noise, about where classifiers begin to lose points.
+            carries 3% of the signal's power as noise, about where classifiers begin to lose points; four bits round
+            16 times as coarsely, and 8 dB only says that the file isn't broken.
         min_cosine: least cosine similarity of an output with the source model's.
     """
 
@@ -41,9 +42,38 @@ PRECISIONS = {
             0.98,
         ),
         Precision(
+            "int8-weights",
+            "int8 weights, arithmetic in float32",
+            ("weight_only_wi8_afp32", "int8-weight-only", "weight-only", "w8a32", "int8_weights"),
+            15.0,
+            0.98,
+        ),
+        Precision(
+            "int4-dynamic",
+            "int4 weights of linear layers in groups, activations quantised to int8 at run time",
+            ("dynamic_wi4_afp32", "8da4w", "int4", "w4a8", "int4_dynamic"),
+            8.0,
+            0.92,
+        ),
+        Precision(
+            "int4-weights",
+            "int4 weights of linear layers, arithmetic in float32",
+            ("weight_only_wi4_afp32", "int4-weight-only", "w4a32", "int4_weights"),
+            8.0,
+            0.92,
+        ),
+        Precision(
             "int8-static",
             "int8 weights and activations, calibrated",
             ("static_wi8_ai8", "w8a8", "int8", "static-int8", "static", "int8_static"),
+            15.0,
+            0.98,
+            needs_calibration=True,
+        ),
+        Precision(
+            "w8a16",
+            "int8 weights, int16 activations, calibrated",
+            ("static_wi8_ai16", "16x8", "int16", "a16w8"),
             15.0,
             0.98,
             needs_calibration=True,

@@ -18,7 +18,6 @@ from ..models.inputs import DynamicDim
 from ..models.program import Capture, capture
 from .annotation import make_quantizer
 from .cleanup import fold_batch_norm
-from .eager import PassReport
 from .passes import Context, OptimizedModel
 from .registry import recipe_pass, register
 from .training import Supervised, TrainingData, TrainingOptions, fit
@@ -79,7 +78,6 @@ def _qat(config: QuantizeAware, model: OptimizedModel, context: Context) -> Opti
     words = (
         f"trained in int8 (weights per {'channel' if config.per_channel else 'tensor'}) {result.sentence()}"
     )
-    done = PassReport("qat", words, details=result.to_dict())
     changes = (f"folded {count} batch normalisations into convolutions",) if count else ()
     return replace(
         model,
@@ -88,7 +86,7 @@ def _qat(config: QuantizeAware, model: OptimizedModel, context: Context) -> Opti
         prepared=prepared,
         reference=reference,
         changes=(*model.changes, *changes, words),
-        figures={**model.figures, "qat": done.to_dict()},
+        figures={**model.figures, "qat": result.to_dict()},
     )
 
 

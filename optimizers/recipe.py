@@ -114,12 +114,13 @@ def check_order(recipe: Recipe, where: str) -> None:
     """Refuse a recipe whose passes can't follow each other.
 
     Raises:
-        InputError: two precisions, or a pass on the module after one on the captured program.
+        InputError: two precisions, a pass on the module after one on the captured program, or training after a pass
+            whose work it would undo.
     """
     endings = [p for p in recipe.passes if precision_of(p) is not None]
     if len(endings) > 1:
         raise InputError(f"{where} sets the precision {len(endings)} times; a recipe does so once.")
-    captured = ""
+    captured = sealed = ""
     for index, config in enumerate(recipe.passes, 1):
         kind = kind_of(config)
         if kind.eager and captured:
@@ -127,7 +128,12 @@ def check_order(recipe: Recipe, where: str) -> None:
                 f"{where}, pass {index}: {kind.name} works on the model before it is captured, so it must stand "
                 f"before {captured}."
             )
+        if kind.trains and sealed:
+            raise InputError(
+                f"{where}, pass {index}: {kind.name} trains, which would undo what {sealed} did: put it before {sealed}."
+            )
         captured = captured or ("" if kind.eager else kind.name)
+        sealed = sealed or (kind.name if kind.seals else "")
 
 
 def _parse_pass(entry: dict[str, Any], where: str) -> Any:

@@ -41,6 +41,7 @@ class PassKind:
             for a pass that leaves the precision alone.
         trains: needs training data, or changes what the model computes by more than rounding.
         eager: works on the user's module, before it is captured.
+        seals: leaves something in the weights that training would destroy: no pass that trains may follow.
     """
 
     name: str
@@ -48,6 +49,7 @@ class PassKind:
     precision: str | Callable[[Any], str] | None = None
     trains: bool = False
     eager: bool = False
+    seals: bool = False
 
 
 _KINDS: dict[type[Any], PassKind] = {}
@@ -61,11 +63,12 @@ def recipe_pass(
     precision: str | Callable[[Any], str] | None = None,
     trains: bool = False,
     eager: bool = False,
+    seals: bool = False,
 ) -> Callable[[type[Config]], type[Config]]:
     """Make a frozen dataclass a pass that recipes can name; the arguments are those of :class:`PassKind`."""
 
     def keep(config: type[Config]) -> type[Config]:
-        _KINDS[config] = PassKind(name, config, precision, trains, eager)
+        _KINDS[config] = PassKind(name, config, precision, trains, eager, seals)
         return config
 
     return keep

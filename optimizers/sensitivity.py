@@ -130,6 +130,15 @@ class ProbeGraph:
             weight_elements=elements,
         )
 
+    @property
+    def graph(self) -> torch.fx.GraphModule:
+        """The graph with its switches, a copy of the prepared one."""
+        return self._graph
+
+    def switched(self, layers: Collection[str]) -> _Switched:
+        """A context in which these layers round and no others."""
+        return self._only(self._of_layers(set(layers)))
+
     def runner(self, *, quantized: Collection[str]) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
         """A function that runs the graph with only these layers quantised, for a task metric."""
         switches = self._of_layers(set(quantized))

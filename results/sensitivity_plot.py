@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
@@ -12,6 +13,23 @@ _FORMATS = (".png", ".svg", ".pdf")
 _MOST_LAYERS = 40
 # Beyond this a layer does no harm; the axis ends there.
 _END_DB = 80.0
+
+
+def check_plot(path: Path) -> Any:
+    """matplotlib's Figure when a plot can be written to ``path``: to know before minutes of work.
+
+    Raises:
+        InputError: matplotlib isn't installed, a file name with an ending it can't write, or no such folder.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise InputError(f"--plot {path}: the file's name must end in {', '.join(_FORMATS)}.")
+    if not path.parent.is_dir():
+        raise InputError(f"--plot {path}: there is no folder {path.parent}.")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("--plot needs matplotlib: pip install 'edgeopt[report]'.") from error
+    return Figure
 
 
 def draw_sensitivity(
@@ -28,17 +46,10 @@ def draw_sensitivity(
     Raises:
         InputError: matplotlib isn't installed, or a file name with an ending it can't write.
     """
-    if path.suffix.lower() not in _FORMATS:
-        raise InputError(f"--plot {path}: the file's name must end in {', '.join(_FORMATS)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"--plot {path}: there is no folder {path.parent}.")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("--plot needs matplotlib: pip install 'edgeopt[report]'.") from error
+    figure_class = check_plot(path)
     count = min(len(names), _MOST_LAYERS)
     rows = range(count)
-    figure = Figure(figsize=(10, 1.6 + 0.26 * count), layout="constrained")
+    figure = figure_class(figsize=(10, 1.6 + 0.26 * count), layout="constrained")
     damage, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     shown = [min(value, _END_DB) for value in snr_db[:count]]
     end = max([*shown, all_int8_snr_db]) + 2.0

@@ -59,7 +59,7 @@ class Hooks:
     """What a pass does while the model is trained.
 
     Attributes:
-        masks: parameter name -> 0/1 mask, applied after every step.
+        masks: parameter name -> 0/1 mask, applied after every step; a pass may change them on the way.
         before_step: called with (share of the training done, 0 to 1) before each step.
         after_backward: called when the gradients of a step are there.
         before_epoch: called with the epoch's number, from 0.
@@ -137,7 +137,6 @@ class _Run:
         self.seed, self.hooks, self.device, self.what = seed, hooks, device, what
         module.to(device)
         self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.masks = {name: mask.to(device) for name, mask in hooks.masks.items() if name in self.named}
         self.optimizer = _optimizer(list(self.named.values()), objective.parameters(), options)
         self.total_steps = options.epochs * data.steps(options.batch_size)
         self.epoch = 0
@@ -189,7 +188,7 @@ class _Run:
         if self.hooks.after_backward is not None:
             self.hooks.after_backward()
         self.optimizer.step()
-        apply_masks(self.named, self.masks)
+        apply_masks(self.named, self.hooks.masks)
         return value
 
     def score(self) -> Score:
@@ -253,7 +252,7 @@ def apply_masks(named: Mapping[str, torch.Tensor], masks: Mapping[str, torch.Ten
     with torch.no_grad():
         for name, mask in masks.items():
             if name in named:
-                named[name].mul_(mask.to(named[name].dtype))
+                named[name].mul_(mask.to(named[name]))
 
 
 def save_atomically(value: Any, path: Path) -> None:
