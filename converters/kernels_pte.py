@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,17 @@ def pte_kernels(path: Path) -> list[Kernel]:
 def _delegate_kernels(delegate: Delegate) -> list[Kernel]:
     if delegate.name != "XNNPACK":
         return [Kernel(f"{delegate.name} partition", "other", "fp32", delegate=delegate.name)]
-    return [kernel for node in delegate.nodes if (kernel := _node_kernel(node, delegate)) is not None]
+    found = [(node, _node_kernel(node, delegate)) for node in delegate.nodes]
+    return [replace(kernel, op=_op_of(node).lower()) for node, kernel in found if kernel is not None]
+
+
+def _op_of(node: dict[str, Any]) -> str:
+    name: str = node["xnode_union_type"]
+    return name.removeprefix("XNN").lstrip("_")
 
 
 def _node_kernel(node: dict[str, Any], delegate: Delegate) -> Kernel | None:
-    op = node["xnode_union_type"].removeprefix("XNN").lstrip("_")
+    op = _op_of(node)
     fields = node["xnode_union"]
     inputs = [fields[key] for key in sorted(fields) if key.startswith("input") and key.endswith("_id")]
     known = [delegate.values[i] for i in inputs if i in delegate.values]
@@ -147,7 +154,7 @@ def _plan_kernel(plan: dict[str, Any], arguments: dict[str, Any]) -> list[Kernel
     constants = [_plain(tensor) for tensor in inputs if tensor.get("data_buffer_idx")]
     name = f"{op}_{arguments['op_index']}"
     found = _plan_product(plan, name, op, values, inputs, out)
-    return [found or _plan_simple(plan, name, op, values, reads, constants, out)]
+    return [replace(found or _plan_simple(plan, name, op, values, reads, constants, out), op=op)]
 
 
 def _plan_simple(

@@ -69,12 +69,19 @@ def tflite_kernels(path: Path) -> list[Kernel]:
     for operator in graph.operators:
         kernel = _kernel(graph, operator)
         if kernel is not None:
+            kernel = replace(kernel, op=graph.op(operator).lower())
             found.append(kernel)
             clamped = getattr(operator.builtinOptions, "fusedActivationFunction", None)
             if kernel.kind == "elementwise" and clamped:
                 # XNNPACK clamps a sum or a product in a kernel of its own.
                 found.append(
-                    replace(kernel, name=f"{kernel.name}.clamp", bytes_in=kernel.bytes_out, bytes_weights=0)
+                    replace(
+                        kernel,
+                        name=f"{kernel.name}.clamp",
+                        op="clamp",
+                        bytes_in=kernel.bytes_out,
+                        bytes_weights=0,
+                    )
                 )
     return found
 

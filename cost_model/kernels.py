@@ -39,6 +39,7 @@ class Kernel:
         kernel_size: side of the filter (geometric mean of the sides).
         stride: step of the filter.
         delegate: who executes it ("XNNPACK"), None for a runtime's own kernels.
+        op: the operator in the words of the file or graph, where its reader tells.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Kernel:
     kernel_size: float = 1.0
     stride: float = 1.0
     delegate: str | None = None
+    op: str = ""
 
     @property
     def elements_out(self) -> float:

@@ -73,7 +73,7 @@ class _Reader:
         for node in self._nodes:
             if node.op == "call_function":
                 yield from self._borders(node)
-                yield from self._kernels(node)
+                yield from (replace(kernel, op=_op(node)) for kernel in self._kernels(node))
             elif node.op == "output":
                 for leaving in node.all_input_nodes:
                     yield from self._to_channels_first(leaving)
@@ -185,7 +185,8 @@ class _Reader:
         sizes = node_shape(node)
         if len(sizes) == 4 and sizes[1] > 1 and sizes[2] * sizes[3] > 1:
             shape = self._picture(node)
-            yield simple(f"{node.name}.transpose", "layout", [shape], shape, delegate="XNNPACK")
+            kernel = simple(f"{node.name}.transpose", "layout", [shape], shape, delegate="XNNPACK")
+            yield replace(kernel, op="transpose")
 
     # Kernels.
 
