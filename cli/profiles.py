@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import Json, Quiet, Verbose
+from .profile_calibrate import calibrate
 from .profile_new import new
 from .reporter import Reporter
 
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Attach ``profiles`` with ``list`` (the default), ``show``, ``validate`` and ``new``."""
+    """Attach ``profiles`` with ``list`` (the default), ``show``, ``validate``, ``new`` and ``calibrate``."""
     group = typer.Typer(help="The devices edgeopt knows.", invoke_without_command=True)
     group.callback()(_default)
     group.command("list")(list_command)
     group.command("show")(show)
     group.command("validate")(validate)
     group.command("new")(new)
+    group.command("calibrate")(calibrate)
     app.add_typer(group, name="profiles")
 
 
@@ -203,6 +205,14 @@ def _draw_profile(out: Console, profile: DeviceProfile) -> None:
         say(profile.cpu.note)
     _draw_words(out, profile)
     _draw_figures(out, profile)
+    if profile.calibration is not None:
+        done = profile.calibration
+        versions = ", ".join(f"{runtime} {version}" for runtime, version in done.runtimes.items())
+        say(
+            f"\ncalibrated {done.date[:10]} on {done.device} ({versions}; {done.measurements} latencies): networks "
+            f"left out were predicted within ±10% in {done.within_10:.0%}, ±20% in {done.within_20:.0%}; "
+            f"conditions: {done.conditions}"
+        )
     totals = _estimates(profile)
     counts = f"{totals['figures']} figures, {totals['estimates']} of them estimates"
     say(f"\n{counts}; sha256 {profile.fingerprint()[:16]}")

@@ -23,28 +23,46 @@ if TYPE_CHECKING:
 # Runtimes with the kernels of a calibrated one.
 _SAME_KERNELS = {"tflite_runtime": "litert"}
 # What kernels share → (standard deviation of the logarithm, whether it also depends on the shape).
-# Letters: c class, r runtime, a arithmetic, w who executes, t one thread or more.
+# Letters: c class, o operator, r runtime, a arithmetic, w who executes, t one thread or more.
 COMPONENTS: tuple[tuple[str, float, bool], ...] = (
     ("", 0.5, False),
     ("c", 0.4, False),
+    ("co", 0.4, False),
     ("rw", 0.3, False),
     ("rawt", 0.2, False),
-    ("caw", 0.3, False),
-    ("craw", 0.3, False),
-    ("crawt", 0.1, False),
-    ("cw", 0.3, True),
-    ("craw", 0.3, True),
-    ("crawt", 0.15, True),
+    ("coaw", 0.3, False),
+    ("coraw", 0.3, False),
+    ("corawt", 0.1, False),
+    ("cow", 0.3, True),
+    ("coraw", 0.3, True),
+    ("corawt", 0.15, True),
 )
-_LETTERS = "crawt"
+_LETTERS = "corawt"
+# Operators without multiply-accumulates that cost alike, by words in their names; all others are sums and products.
+_OPERATORS = (
+    ("convert", ("convert", "quantize", "cast")),
+    ("sigmoid", ("sigmoid", "logistic", "silu")),
+    ("tanh", ("tanh",)),
+    ("gelu", ("gelu", "erf")),
+    ("exp", ("exp", "log")),
+    ("divide", ("div", "sqrt", "reciprocal", "pow")),
+    ("clamp", ("clamp", "relu", "hardtanh", "minimum", "maximum")),
+    ("swish", ("swish",)),
+    ("transpose", ("transpose", "permute")),
+    ("pad", ("pad",)),
+    ("join", ("cat", "stack", "pack")),
+    ("mean", ("mean", "sum", "globalavg", "adaptive")),
+    ("maximum", ("maxpool", "max_pool")),
+    ("resize", ("resize", "upsample")),
+)
 # How far in each direction of the shape (natural logarithms) kernels are alike.
 _LENGTHS = np.array([2.0, 1.5, 1.5, 1.5, 0.7, 0.7])
-_MOST = 2.5
+_MOST = 3.0
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Kernels as the Gaussian process sees them: codes (class, runtime, arithmetic, who, threads) and shapes."""
+    """Kernels as the Gaussian process sees them: codes (:data:`_LETTERS`) and shapes."""
 
     codes: np.ndarray
     shapes: np.ndarray
@@ -67,35 +85,46 @@ def arithmetic_of(kernel: Kernel) -> str:
 def shape_of(kernel: Kernel) -> tuple[float, ...]:
     """Work, input and output channels, positions, filter, stride."""
     work = float(kernel.macs) if kernel.macs else max(kernel.elements_out, 1.0)
+    if kernel.kind == "pool":
+        work *= kernel.in_channels
     return (
         work, float(kernel.in_channels), float(kernel.out_channels), float(kernel.spatial),
         float(kernel.kernel_size), float(kernel.stride),
     )  # fmt: skip
 
 
-def traits_of(kernel: Kernel) -> tuple[str, str]:
-    """(class, who executes it: ``delegate`` or ``own``)."""
-    return kernel_class(kernel), "own" if kernel.delegate is None else "delegate"
+def traits_of(kernel: Kernel) -> tuple[str, str, str]:
+    """(class, operator, who executes it: ``delegate`` or ``own``)."""
+    return kernel_class(kernel), operator_of(kernel), "own" if kernel.delegate is None else "delegate"
+
+
+def operator_of(kernel: Kernel) -> str:
+    """The family of operators it belongs to; products, and what no reader has named, are ``plain``."""
+    if kernel.macs:
+        return "plain"
+    op = "" if kernel.op == "expand_copy" else kernel.op.lower()
+    return next((name for name, words in _OPERATORS if any(word in op for word in words)), "plain")
 
 
 def likeness(
-    traits: Sequence[tuple[str, str]],
+    traits: Sequence[tuple[str, str, str]],
     shapes: Sequence[Sequence[float]],
     settings: Sequence[tuple[str, str, int]],
 ) -> Likeness:
-    """Rows of (class, who), shape and (runtime, arithmetic, threads), as arrays."""
+    """Rows of (class, operator, who), shape and (runtime, arithmetic, threads), as arrays."""
     codes = [
         (
             CLASSES.index(cls) if cls in CLASSES else -1,
+            _code(operator),
             _code(_SAME_KERNELS.get(runtime, runtime)),
             _code(arithmetic),
             _code(who),
             int(threads > 1),
         )
-        for (cls, who), (runtime, arithmetic, threads) in zip(traits, settings, strict=True)
+        for (cls, operator, who), (runtime, arithmetic, threads) in zip(traits, settings, strict=True)
     ]
     return Likeness(
-        np.array(codes, dtype=np.int64).reshape(-1, 5), np.log(np.array(shapes, dtype=float)).reshape(-1, 6)
+        np.array(codes, dtype=np.int64).reshape(-1, 6), np.log(np.array(shapes, dtype=float)).reshape(-1, 6)
     )
 
 
@@ -121,8 +150,13 @@ def covariance(a: Likeness, b: Likeness) -> np.ndarray:
 
 
 def bounded(corrections: np.ndarray) -> np.ndarray:
-    """Corrections kept within a factor of 12 either way."""
-    return np.clip(corrections, -_MOST, _MOST)
+    """Corrections bent smoothly so that they stay within a factor of e³ either way."""
+    return _MOST * np.tanh(corrections / _MOST)
+
+
+def slope(corrections: np.ndarray) -> np.ndarray:
+    """The derivative of :func:`bounded`."""
+    return 1 - np.tanh(corrections / _MOST) ** 2
 
 
 @dataclass(frozen=True)
@@ -153,7 +187,7 @@ class Corrections:
             )
             for setting, weight in zip(settings, anchor.weights, strict=True):
                 if weight:
-                    traits.append((anchor.cls, anchor.where))
+                    traits.append((anchor.cls, anchor.op, anchor.where))
                     shapes.append(shape)
                     where.append(setting)
                     weights.append(weight)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 # Natural logarithms of factors on time: e^±5 is 150 times.
 LogFactor = Annotated[float, Field(ge=-5, le=5, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=-1e5, le=1e5, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -24,6 +24,7 @@ class Anchor(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cls: Text
+    op: Text
     where: Text  # "delegate" or "own": who executes it
     work: Annotated[float, Field(gt=0)]
     inputs: Annotated[float, Field(gt=0)]

@@ -1,0 +1,225 @@
+"""Measures the suite on this machine or on a device, a little at a time, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..android_harness.conditions import judge, snapshot
+from ..android_harness.measure import MeasureOptions, worst_of
+from ..errors import EdgeoptError, InputError
+from ..runtimes.isolation import run_job
+from .files import SuiteFile
+
+if TYPE_CHECKING:
+    from ..android_harness.payload import Payload
+    from ..android_harness.remote import RemoteTarget
+    from ..device_profiles import DeviceProfile
+
+Say = Callable[[str, float | None], None]
+
+_SECONDS = 0.12  # timed runs of one file in one round
+_BATCH = 40
+_FRESH_S = 6 * 3600.0  # an interrupted calibration older than this starts anew
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One file with one number of threads: the median of its rounds, and how far they lie apart (relative)."""
+
+    file: SuiteFile
+    threads: int
+    ms: float
+    spread: float
+
+
+@dataclass
+class Journal:
+    """Times as they are taken, kept in a file: (key, threads, round) → ms, or None for a file that fails.
+
+    Attributes:
+        path: a line a time, JSON; the first names what is measured.
+        problems: what was wrong with the conditions.
+    """
+
+    path: Path
+    times: dict[tuple[str, int, int], float | None] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path, what: dict[str, Any]) -> Journal:
+        """The journal of ``what``; an old one, or one of something else, starts anew."""
+        journal = cls(path)
+        try:
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            fresh = time.time() - path.stat().st_mtime < _FRESH_S
+        except (OSError, ValueError):
+            lines, fresh = [], False
+        if fresh and lines and lines[0] == what:
+            for line in lines[1:]:
+                journal._take(line)
+            return journal
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(what) + "\n")
+        return journal
+
+    def add(self, key: str, threads: int, turn: int, ms: float | None) -> None:
+        """Remember one time."""
+        self._write({"key": key, "threads": threads, "round": turn, "ms": ms})
+
+    def add_problems(self, problems: Iterable[str]) -> None:
+        """Remember what was wrong with the conditions."""
+        for problem in problems:
+            self._write({"problem": problem})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._take(line)
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "problem" in line:
+            self.problems = worst_of([*self.problems, line["problem"]])
+        else:
+            self.times[line["key"], line["threads"], line["round"]] = line["ms"]
+
+    def missing(self, files: Sequence[SuiteFile], threads: int, turn: int) -> list[SuiteFile]:
+        """Those of ``files`` that this round still lacks; files that fail aren't tried again."""
+        failed = {key for (key, _, _), ms in self.times.items() if ms is None}
+        return [f for f in files if (f.key, threads, turn) not in self.times and f.key not in failed]
+
+    def latencies(self, files: Sequence[SuiteFile], threads: Sequence[int], rounds: int) -> list[Latency]:
+        """What was measured, a median a file and number of threads."""
+        found = []
+        for file in files:
+            for count in threads:
+                taken = [self.times.get((file.key, count, turn)) for turn in range(rounds)]
+                values = [ms for ms in taken if ms is not None]
+                if values:
+                    middle = float(np.median(values))
+                    found.append(Latency(file, count, middle, (max(values) - min(values)) / middle))
+        return found
+
+
+def measure_here(
+    files: Sequence[SuiteFile],
+    threads: Sequence[int],
+    rounds: int,
+    journal: Journal,
+    say: Say,
+    *,
+    budget_s: float | None = None,
+) -> bool:
+    """Time every file in every round in this machine's processes; True when all is done.
+
+    Args:
+        budget_s: stop after this long, with False.
+
+    Raises:
+        KeyboardInterrupt: stopped; what was taken is in the journal.
+    """
+    started = time.monotonic()
+    total = len(files) * len(threads) * rounds
+    for turn in range(rounds):
+        for count in threads:
+            for runtime in sorted({file.runtime for file in files}):
+                waiting = journal.missing([f for f in files if f.runtime == runtime], count, turn)
+                # In another order each round: what disturbs for seconds must not meet the same files again.
+                random.Random(f"{runtime}{count}{turn}").shuffle(waiting)
+                for batch in (waiting[i : i + _BATCH] for i in range(0, len(waiting), _BATCH)):
+                    if budget_s is not None and time.monotonic() - started > budget_s:
+                        return False
+                    say(
+                        f"measuring: {runtime}, {count} thread(s), round {turn + 1}",
+                        len(journal.times) / total,
+                    )
+                    _batch(batch, runtime, count, turn, journal)
+    return True
+
+
+def _batch(batch: Sequence[SuiteFile], runtime: str, threads: int, turn: int, journal: Journal) -> None:
+    job = {
+        "files": [{"key": file.key, "path": str(file.path)} for file in batch],
+        "runtime": runtime,
+        "num_threads": threads,
+        "seconds": _SECONDS,
+    }
+    before, started = snapshot(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="edgeopt-calibrate-") as name:
+        folder, died = Path(name), None
+        try:
+            run_job(
+                "calibration.worker", job, folder, what=folder / "the suite", runtime=runtime, timeout_s=600.0
+            )
+        except InputError:
+            raise
+        except EdgeoptError as error:
+            died = error
+        finally:
+            times = folder / "times.jsonl"
+            lines = [json.loads(x) for x in times.read_text().splitlines()] if times.is_file() else []
+            for line in lines:
+                journal.add(line["key"], threads, turn, line.get("median_ms"))
+    if died is not None:
+        if len(lines) == len(batch):
+            return
+        # The file after the last one told killed the process: it is left out, the rest goes on.
+        journal.add(batch[len(lines)].key, threads, turn, None)
+        rest = journal.missing(batch, threads, turn)
+        if rest:
+            _batch(rest, runtime, threads, turn, journal)
+        return
+    if len(lines) < len(batch):
+        raise KeyboardInterrupt
+    journal.add_problems(judge(before, snapshot(), time.monotonic() - started).problems)
+
+
+def measure_on(
+    target: RemoteTarget,
+    profile: DeviceProfile,
+    files: Sequence[SuiteFile],
+    threads: Sequence[int],
+    rounds: int,
+    journal: Journal,
+    say: Say,
+    *,
+    make_payload: Callable[[str], Payload] | None = None,
+) -> None:
+    """Time every file on a phone or board, by the device's measurement protocol with short runs.
+
+    Args:
+        make_payload: what runs a file there, instead of our own runner.
+
+    Raises:
+        EdgeoptError: the device is emulated, was lost, or ran none of the files.
+    """
+    from ..results.artifacts import find_artifacts
+    from ..results.device_bench import DeviceBenchOptions, bench_on_devices
+
+    options = MeasureOptions(processes=rounds, max_time_s=3.0 * rounds, run_time_s=0.3, ci_goal=0.1)
+    device = DeviceBenchOptions(profile=profile, compare_with_host=False, make_payload=make_payload)
+    waiting = {count: journal.missing(files, count, 0) for count in threads}
+    for index, file in enumerate(files):
+        counts = [count for count in threads if file in waiting[count]]
+        if not counts:
+            continue
+        say(f"measuring: {file.key}", index / len(files))
+        result, warnings = bench_on_devices(
+            [target], find_artifacts([file.path]), options, device, threads=counts
+        )
+        timed = {r.threads: r for r in result.run.records if r.metric == "latency_ms"}
+        if not timed and not result.failures:
+            raise EdgeoptError(f"nothing can be calibrated on {target.name}: {'; '.join(warnings)}.")
+        for count in counts:
+            journal.add(file.key, count, 0, timed[count].value if count in timed else None)
+        journal.add_problems(p for r in timed.values() for p in r.conditions.get("problems", ()))
+        if result.interrupted:
+            raise KeyboardInterrupt
