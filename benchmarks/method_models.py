@@ -1,7 +1,8 @@
 """The models of methods_table.py, with their data beside them as ``edgeopt export`` finds it.
 
-``mnist`` and ``fashion`` are a depthwise-separable CNN of 7k parameters, ``*_student`` a tenth of it,
-``*_teacher`` a plain CNN of 122k. ``python benchmarks/method_models.py`` trains what isn't trained yet.
+``mnist`` and ``fashion`` are a depthwise-separable CNN of 7k parameters, ``*_student`` a tenth of it, ``*_teacher`` a
+plain CNN of 111k, ``*_outliers`` the first one with outlier channels. ``python benchmarks/method_models.py`` trains
+what isn't trained yet.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import image_sets
 
 SETS = ("mnist", "fashion")
+STUDENT_SEEDS = 5
 _EPOCHS = {"": 4, "_teacher": 3}
 
 
@@ -67,6 +69,20 @@ def trained(name: str, kind: str) -> nn.Module:
     return model.eval()
 
 
+def outliers(name: str) -> nn.Module:
+    """The same function as the base model, built to break in int8: four channels are 400 times as large as the rest
+    between the first two layers, whose weights make up for it (ReLU lets a positive factor through)."""
+    model = trained(name, "")
+    normalised, following = model.features[0][1], model.features[1][0]
+    factors = torch.ones(normalised.num_features)
+    factors[::4] = 400.0
+    with torch.no_grad():
+        normalised.weight.mul_(factors)
+        normalised.bias.mul_(factors)
+        following.weight.div_(factors[:, None, None, None])
+    return model
+
+
 def _file(name: str, kind: str) -> Path:
     return image_sets.folder() / f"{name}{kind}.pt"
 
@@ -112,12 +128,16 @@ def main() -> None:
             print(f"{name}{kind}: {count:,} parameters, {accuracy(model, name):.2%}", flush=True)
 
 
-def example_inputs() -> torch.Tensor:
-    return image_sets.load("mnist", "test")[0][:1]
+def _example(name: str) -> torch.Tensor:
+    return image_sets.load(name, "test")[0][:1]
 
 
 def _calibration(name: str) -> list[torch.Tensor]:
     return list(image_sets.load(name, "train")[0][:128].split(1))
+
+
+def _few(name: str) -> tuple[torch.Tensor, ...]:
+    return tuple(part[:2000] for part in image_sets.load(name, "train"))
 
 
 def _evaluate(name: str, predict: Callable[..., Any]) -> dict[str, float]:
@@ -130,8 +150,12 @@ def _evaluate(name: str, predict: Callable[..., Any]) -> dict[str, float]:
 for _name in SETS:
     for _kind in ("", "_teacher"):
         globals()[f"{_name}{_kind}"] = functools.partial(trained, _name, _kind)
-    globals()[f"{_name}_student"] = functools.partial(build, "_student")
+    globals()[f"{_name}_outliers"] = functools.partial(outliers, _name)
+    for _seed in range(STUDENT_SEEDS):
+        globals()[f"{_name}_student{_seed or ''}"] = functools.partial(build, "_student", _seed)
+    globals()[f"{_name}_example"] = functools.partial(_example, _name)
     globals()[f"{_name}_training"] = functools.partial(image_sets.load, _name, "train")
+    globals()[f"{_name}_few"] = functools.partial(_few, _name)
     globals()[f"{_name}_calibration"] = functools.partial(_calibration, _name)
     globals()[f"{_name}_evaluate"] = functools.partial(_evaluate, _name)
 
