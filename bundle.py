@@ -181,6 +181,8 @@ def load_bundle(path: Path | str) -> Bundle:
     manifest = path / MANIFEST
     if path.name.startswith("."):
         raise InputError(f"{path} is an unfinished export: export again.")
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give a bundle or a model file.")
     if not manifest.is_file():
         raise InputError(f"{path} is not a bundle: it has no {MANIFEST} (edgeopt export makes one).")
     try:
@@ -189,7 +191,9 @@ def load_bundle(path: Path | str) -> Bundle:
         raise InputError(
             f"{manifest} is not valid JSON ({error}): the bundle is corrupt, export it again."
         ) from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or "schema_version" not in data:
+        raise InputError(f"{manifest} was not written by edgeopt: it has no schema_version; give a bundle.")
+    version = data["schema_version"]
     if version != SCHEMA_VERSION:
         raise InputError(
             f"{manifest} has schema version {version!r}; this edgeopt reads {SCHEMA_VERSION}: export the bundle again."

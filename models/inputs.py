@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +100,13 @@ def _parse_shape(
             raise InputError(f"--input-shape {text!r}: the range of {dim['name']} must rise from at least 1.")
         shape.append(min(2, dims[axis].high))
     bounds = (int(match["low"]), int(match["high"])) if match["low"] else None
-    return match["name"], _random(match["name"] or "", dtype, shape, bounds, generator), dims
+    try:
+        return match["name"], _random(match["name"] or "", dtype, shape, bounds, generator), dims
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"--input-shape {text!r}: a tensor of {math.prod(shape):,} elements can't be made here: "
+            "give the size that one call takes."
+        ) from error
 
 
 def _random(
@@ -159,19 +167,30 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         raise InputError(f"no file {path}: give an .npz file written by numpy.savez.")
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path} is not an npz file: numpy.savez writes one; a function is named module:function."
+        )
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in data.files}
     except Exception as error:
-        raise InputError(f"{path} is not an npz file of plain arrays: {error}.") from error
+        raise InputError(
+            f"{path} holds something else than plain arrays ({str(error).split(chr(10))[0].rstrip('.')}): save each input as an array."
+        ) from error
     if not arrays:
         raise InputError(f"{path} holds no array.")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biufc":
+            raise InputError(f"{path}: array {name!r} is {array.dtype}, not numbers; a model takes numbers.")
     return arrays
 
 
 def to_tensors(value: Any) -> Any:
     """``value`` with every numpy array in it turned into a tensor."""
     if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind not in "biufc":
+            raise InputError(f"an array of {value.dtype} was given where a model takes numbers.")
         return torch.from_numpy(np.asarray(value))
     if isinstance(value, dict):
         return {key: to_tensors(item) for key, item in value.items()}

@@ -213,6 +213,10 @@ def _resolve_model(
         value, companions = resolve(model, "model")
         return _instantiate(value, arguments, model), model, companions, None
     path = Path(model)
+    if path.suffix == ".py":
+        raise InputError(
+            f"model {model!r} names no attribute: write {model}:NAME, the model or what makes it."
+        )
     if not path.is_file():
         raise InputError(
             f"model {model!r} is neither package.module:attribute nor an existing .pt2, .pt or .pth file."
@@ -272,6 +276,10 @@ def _mirror_mode(flat: FlatModel, module: torch.nn.Module) -> None:
 
 def _check_finite(module: torch.nn.Module) -> None:
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if torch.nn.parameter.is_lazy(tensor):
+            raise InputError(
+                f"weight {name!r} is lazy and has no shape yet: run the model once in its factory."
+            )
         if tensor.is_floating_point():
             bad = int((~torch.isfinite(tensor)).sum())
             # -inf is how attention masks are written; a parameter never has a reason for it.

@@ -38,7 +38,11 @@ def choose_recipe(profile: DeviceProfile, work: Workload, *, calibrated: bool) -
         if has_fp16
         else f"{core} has no float16 arithmetic, so float16 would save bytes and no time"
     )
-    kind_reason = f"the model is {_article(work.kind)} one ({work.macs / 1e6:,.1f} M multiply-accumulates)"
+    kind_reason = (
+        f"the model is a {work.kind} one ({work.macs / 1e6:,.1f} M multiply-accumulates)"
+        if work.macs
+        else "the model multiplies no weights, so int8 would gain nothing"
+    )
     if work.kind in ("transformer", "linear", "recurrent") and int8_isa:
         return Choice(
             named_recipe("int8-dynamic"),
@@ -70,7 +74,3 @@ def choose_recipe(profile: DeviceProfile, work: Workload, *, calibrated: bool) -
         "and measure it"
     )
     return Choice(half, (kind_reason, half_reason if int8_isa else without), (float32,))
-
-
-def _article(kind: str) -> str:
-    return ("an " if kind[0] in "aeiou" else "a ") + kind

@@ -45,7 +45,7 @@ def check_file(path: Path) -> None:
         InputError: with one sentence saying which of these it is.
     """
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
         raise InputError(f"{path} {what}: give a model file.")
     size = path.stat().st_size
     if size == 0:

@@ -113,4 +113,8 @@ def branching() -> nn.Module:
     return Branching().eval()
 
 
+def lazy() -> nn.Module:
+    return nn.LazyLinear(5)
+
+
 NUMBER = 3

@@ -120,7 +120,11 @@ def test_a_file_and_itself_are_not_told_apart(runnable: Path) -> None:
 @pytest.mark.parametrize("suffix", ["tflite", "pte"])
 def test_ten_percent_more_work_is_found(runnable: Path, suffix: str) -> None:
     pair = [Contender(n, runnable / f"{n}.{suffix}", MeasureOptions()) for n in ("cnn", "slower")]
-    duel = compare(pair, replace(FAST, rounds=5)).duels[0]
+    for rounds in (5, 7, 10):
+        duel = compare(pair, replace(FAST, rounds=rounds)).duels[0]
+        # A machine too busy to tell says so, which is no verdict: ask it with more rounds. A wrong one fails.
+        if duel.verdict != "undecided":
+            break
     assert duel.verdict == "slower"
     assert 1.03 < duel.ratio.value < 1.3
 

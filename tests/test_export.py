@@ -236,12 +236,12 @@ def test_what_stands_still_in_a_forked_process_is_done_in_this_one(monkeypatch: 
 
 def test_a_pass_that_fails_costs_its_own_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PT2E breaks on some graphs; the precisions that don't need it are delivered all the same."""
-    from edgeopt.optimizers import passes
+    from edgeopt.optimizers import quantization
 
     def choke(*_: object, **__: object) -> None:
         raise KeyError("getitem")
 
-    monkeypatch.setattr(passes, "prepare_static", choke)
+    monkeypatch.setattr(quantization, "prepare_static", choke)
     made = edgeopt.export(
         f"{MODEL}:net", profile="pixel7", formats=("tflite",), precision="int8,fp32", output=tmp_path / "b"
     )

@@ -51,6 +51,16 @@ CASES = {
     "missing recipe": (["net", "--recipe", "none.toml"], "no recipe file"),
     "two precisions": (["net", "--precision", "fp16", "--recipe", "fp32"], "give one of them"),
     "missing weights": (["net", "--weights", "none.pt"], "no file none.pt"),
+    "file without attribute": ([str(HERE / "sample_models.py")], "sample_models.py:NAME"),
+    "lazy weights": (["lazy", "--input-shape", "input:float32[1,4]"], "'weight' is lazy"),
+    "shape beyond memory": (
+        ["net", "--input-shape", "image:float32[1,3,99999999999,99]"],
+        "can't be made here",
+    ),
+    "inputs that are code": (
+        ["net", "--example-inputs", str(HERE / "sample_models.py")],
+        "is not an npz file",
+    ),
 }
 
 
@@ -102,8 +112,9 @@ def test_malformed_profile_names_the_file(tmp_path: Path, capsys: pytest.Capture
         (np.zeros((4, 3, 16, 16), np.int64), "must be float32"),
         (np.full((4, 3, 16, 16), np.nan, np.float32), "NaN"),
         (np.zeros((0, 3, 16, 16), np.float32), "gave no sample"),
+        (np.array(["a cat", "a dog"]), "not numbers"),
     ],
-    ids=["shape", "dtype", "NaN", "empty"],
+    ids=["shape", "dtype", "NaN", "empty", "text"],
 )
 def test_calibration_that_does_not_fit(
     array: np.ndarray, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -173,7 +184,14 @@ def test_corrupt_files(
 @pytest.mark.parametrize("command", ["verify", "inspect"])
 def test_missing_file(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, err = run(capsys, command, str(tmp_path / "none.pte"))
-    assert code == 2 and "none.pte" in err
+    assert code == 2 and "none.pte does not exist" in err
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_a_manifest_of_someone_else(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "a web app"}')
+    code, err = run(capsys, command, str(tmp_path))
+    assert code == 2 and "was not written by edgeopt" in err
 
 
 def test_errors_are_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

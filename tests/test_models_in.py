@@ -196,3 +196,16 @@ def test_tied_weights_are_not_folded() -> None:
 
     captured = capture_of(Tied().eval(), torch.randn(1, 2, 3, 3))
     assert fold_batch_norm(captured.program)[1] == 0
+
+
+def test_the_reason_for_a_recipe_reads_as_a_sentence() -> None:
+    from edgeopt.device_profiles import load_profile
+    from edgeopt.models.workload import Workload
+    from edgeopt.optimizers.choose import choose_recipe
+
+    kinds = (Workload(), Workload(conv_macs=5), Workload(linear_macs=5), Workload(recurrent_macs=5))
+    first = [choose_recipe(load_profile("pixel7"), work, calibrated=False).reasons[0] for work in kinds]
+    assert first[0] == "the model multiplies no weights, so int8 would gain nothing"
+    assert [sentence.split()[3:5] for sentence in first[1:]] == [
+        ["a", "convolutional"], ["a", "linear"], ["a", "recurrent"],
+    ]  # fmt: skip
