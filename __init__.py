@@ -23,6 +23,7 @@ _PUBLIC = {
     "MeasureOptions": ".android_harness.measure",
     "bench": ".results.api",
     "compare": ".results.api",
+    "estimate": ".estimating",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .errors import EdgeoptError as EdgeoptError
     from .errors import GateError as GateError
     from .errors import InputError as InputError
+    from .estimating import estimate as estimate
     from .optimization import optimize as optimize
     from .pipeline import export as export
     from .results.api import bench as bench

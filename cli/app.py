@@ -45,6 +45,7 @@ def _register() -> None:
         devices,
         doctor,
         emulator,
+        estimate,
         export,
         optimize,
         profiles,
@@ -55,6 +56,7 @@ def _register() -> None:
     optimize.register(app)
     profiles.register(app)
     analyze.register(app)
+    estimate.register(app)
     bench.register(app)
     devices.register(app)
     compare.register(app)

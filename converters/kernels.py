@@ -6,17 +6,34 @@ model by the same work.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..cost_model import Kernel
+from ..cost_model.memory import MemoryFacts
 from ..errors import InputError
 
 # Who runs a file of each kind, as the cost model calls it.
 RUNTIME_OF = {".pte": "executorch", ".tflite": "litert"}
 
 
+@dataclass(frozen=True)
+class FileWork:
+    """What a file asks of a device: its kernels in the order in which they run, and its memory."""
+
+    path: Path
+    runtime: str
+    kernels: tuple[Kernel, ...]
+    memory: MemoryFacts
+
+
 def file_kernels(path: Path | str) -> list[Kernel]:
-    """The kernels of a .pte or .tflite file, in the order in which they run.
+    """The kernels of a .pte or .tflite file. Errors as of :func:`read_work`."""
+    return list(read_work(path).kernels)
+
+
+def read_work(path: Path | str) -> FileWork:
+    """The :class:`FileWork` of a .pte or .tflite file.
 
     Raises:
         InputError: the file is missing, of another kind, corrupt or truncated.
@@ -26,13 +43,13 @@ def file_kernels(path: Path | str) -> list[Kernel]:
     path = Path(path)
     check_file(path)
     if path.suffix == ".pte":
-        from .kernels_pte import pte_kernels as read
+        from .kernels_pte import read_pte_work as read
     elif path.suffix == ".tflite":
-        from .kernels_tflite import tflite_kernels as read
+        from .kernels_tflite import read_tflite as read
     else:
         raise InputError(f"{path.name}: kernels can be read from .pte and .tflite files only.")
     try:
-        return read(path)
+        kernels, memory = read(path)
     except InputError:
         raise
     except Exception as error:
@@ -40,3 +57,4 @@ def file_kernels(path: Path | str) -> list[Kernel]:
             f"{path} can't be read as a {path.suffix} file ({type(error).__name__}: {error}): it is corrupt or "
             "was written by a newer version."
         ) from error
+    return FileWork(path, RUNTIME_OF[path.suffix], tuple(kernels), memory)

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..cost_model import Kernel
 from ..cost_model.kernels import Precision
+from ..cost_model.memory import MemoryFacts, peak_bytes
 from ..cost_model.shapes import Filter, Shape, convolution, linear, mean, pooling, product, simple
-from .pte_tables import SCALAR_TYPES, XNN_TYPES, Delegate, read_pte
+from .pte_tables import SCALAR_TYPES, XNN_TYPES, Delegate, PteTables, read_pte
 
 # No work: XNNPACK computes these in place, ExecuTorch's memory plan makes views of them.
 _FREE_NODES = ("StaticReshape", "Copy")
@@ -36,9 +37,10 @@ _REDUCING_OPS = ("mean", "sum", "amax", "amin", "max", "min", "argmax", "argmin"
 _POOLING_OPS = ("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d")
 
 
-def pte_kernels(path: Path) -> list[Kernel]:
-    """The kernels of the file's first method, in the order in which they run."""
-    tables = read_pte(path.read_bytes())
+def read_pte_work(path: Path) -> tuple[list[Kernel], MemoryFacts]:
+    """The kernels of the file's first method in the order in which they run, and what they need of memory."""
+    data = path.read_bytes()
+    tables = read_pte(data)
     found: list[Kernel] = []
     for instruction in tables.instructions:
         arguments = instruction["instr_args"]
@@ -46,7 +48,47 @@ def pte_kernels(path: Path) -> list[Kernel]:
             found += _plan_kernel(tables.plan, arguments)
         elif instruction["instr_args_type"] == "DelegateCall":
             found += _delegate_kernels(tables.delegates[arguments["delegate_index"]])
-    return found
+    return found, _memory(tables, len(data))
+
+
+def _memory(tables: PteTables, file_bytes: int) -> MemoryFacts:
+    weights = 0.0
+    for value in tables.plan["values"]:
+        tensor = value.get("val") or {}
+        if (
+            value["val_type"] == "Tensor"
+            and tensor.get("data_buffer_idx")
+            and not tensor.get("allocation_info")
+        ):
+            weights += _plain(tensor).bytes
+    for delegate in tables.delegates:
+        weights += sum(
+            _shape(value).bytes for value in delegate.values.values() if value["constant_buffer_idx"]
+        )
+    # The plan's own buffers stand beside the workspace, which all delegates share.
+    planned = sum(tables.plan.get("non_const_buffer_sizes", []))
+    workspace = max((_workspace(delegate) for delegate in tables.delegates), default=0)
+    ends = [tables.plan["values"][index] for index in (*tables.plan["inputs"], *tables.plan["outputs"])]
+    io = sum(_plain(value["val"]).bytes for value in ends if value["val_type"] == "Tensor")
+    return MemoryFacts(file_bytes, int(weights), int(planned) + workspace, io_bytes=int(io))
+
+
+def _workspace(delegate: Delegate) -> int:
+    """The most bytes that values inside a delegate take at one moment; its borders lie in the plan's memory."""
+    steps = []
+    for node in delegate.nodes:
+        fields = node["xnode_union"]
+        ids = {key: value for key, value in fields.items() if key.endswith("_id")}
+        steps.append((
+            {value for key, value in ids.items() if not key.startswith("output")},
+            {value for key, value in ids.items() if key.startswith("output")},
+        ))  # fmt: skip
+    sizes = {
+        index: _shape(value).bytes
+        for index, value in delegate.values.items()
+        if not value["constant_buffer_idx"] and not value["flags"]
+    }
+    return peak_bytes(steps, sizes)
 
 
 def _delegate_kernels(delegate: Delegate) -> list[Kernel]:
@@ -102,6 +144,9 @@ def _node_kernel(node: dict[str, Any], delegate: Delegate) -> Kernel | None:
 def _convolution(name: str, op: str, fields: dict[str, Any], delegate: Delegate) -> Kernel:
     weights = delegate.values[fields["filter_id"]]
     data = _shape(delegate.values[fields["input1_id"]])
+    # A value that is quantised as it comes is described with its channels first.
+    channels = fields["group_input_channels"] * fields["groups"]
+    data = Shape(max(1, data.elements // channels), channels, data.dtype)
     dtype = XNN_TYPES.get(weights["datatype"], "float32")
     taps = Filter(
         (fields["kernel_height"], fields["kernel_width"]),

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..cost_model import Kernel
 from ..cost_model.kernels import Precision
+from ..cost_model.memory import MemoryFacts, peak_bytes
 from ..cost_model.shapes import Filter, Shape, convolution, linear, mean, pooling, product, simple
 
 _XNNPACK = "XNNPACK"
@@ -57,13 +58,14 @@ _FLOAT_ONLY = (
 )  # fmt: skip
 
 
-def tflite_kernels(path: Path) -> list[Kernel]:
-    """The kernels of the file's first subgraph, in the order in which they run."""
+def read_tflite(path: Path) -> tuple[list[Kernel], MemoryFacts]:
+    """The kernels of the file's first subgraph in the order in which they run, and what they need of memory."""
     from ai_edge_litert import schema_py_generated as schema
 
     from .inspect_tflite import Names
 
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    data = path.read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
     graph = _Graph(model, Names(schema, model))
     found: list[Kernel] = []
     for operator in graph.operators:
@@ -83,7 +85,37 @@ def tflite_kernels(path: Path) -> list[Kernel]:
                         bytes_weights=0,
                     )
                 )
-    return found
+    return found, _memory(graph, len(data))
+
+
+def _memory(graph: _Graph, file_bytes: int) -> MemoryFacts:
+    steps = []
+    for operator in graph.operators:
+        # A view of another shape is the same memory: it is written where its input is.
+        reads, writes = (
+            {graph.storage(int(i)) for i in side if i >= 0} for side in (operator.inputs, operator.outputs)
+        )
+        steps.append((reads, writes))
+    constants = {index for index in range(graph.tensor_count) if graph.is_constant(index)}
+    sizes = {
+        index: graph.shape(index).bytes
+        for index in range(graph.tensor_count)
+        if index not in constants and graph.storage(index) == index
+    }
+    weights = sum(graph.shape(index).bytes for index in constants - graph.stored)
+    ends = ([graph.storage(index) for index in side] for side in (graph.inputs, graph.outputs))
+    tables = {
+        int(index)
+        for operator in graph.operators
+        if graph.op(operator) in ("GATHER", "EMBEDDING_LOOKUP")
+        for index in operator.inputs
+        if graph.is_constant(int(index)) and len(graph.sizes(int(index))) > 1
+    }
+    looked_up = sum(graph.shape(index).bytes for index in tables)
+    unpacked = sum(graph.shape(index).bytes for index in graph.stored)
+    arena = peak_bytes(steps, sizes, *ends)
+    io = sum(graph.shape(index).bytes for index in (*graph.inputs, *graph.outputs))
+    return MemoryFacts(file_bytes, int(weights), arena, int(looked_up), int(unpacked), int(io))
 
 
 class _Graph:
@@ -108,7 +140,8 @@ class _Graph:
                 int(operator.inputs[0])
             ):
                 self.stored.add(index)
-        self._outputs = {int(index) for index in subgraph.outputs}
+        self.inputs = [int(index) for index in subgraph.inputs]
+        self.outputs = {int(index) for index in subgraph.outputs}
         self._producers = producers
 
     def op(self, operator: Any) -> str:
@@ -137,6 +170,19 @@ class _Graph:
         size: int = len(buffer.data) if buffer.data is not None else buffer.size or 0
         return size > 0
 
+    @property
+    def tensor_count(self) -> int:
+        return len(self._tensors)
+
+    def storage(self, index: int) -> int:
+        """The tensor whose memory this one is a view of: itself, or what it was reshaped from."""
+        producer = self._producers.get(index)
+        if producer is None or self.is_constant(index):
+            return index
+        op = self.op(producer)
+        viewed = op in _FREE or (op == "PAD" and self.pads_a_convolution(producer))
+        return self.storage(int(producer.inputs[0])) if viewed and len(producer.inputs) else index
+
     def activations(self, operator: Any) -> list[Shape]:
         """Inputs that are computed, not stored."""
         return [self.shape(int(i)) for i in operator.inputs if i >= 0 and not self.is_constant(int(i))]
@@ -151,7 +197,7 @@ class _Graph:
         same_channels = self.sizes(out)[-1:] == self.sizes(int(operator.inputs[0]))[-1:]
         return (
             same_channels
-            and out not in self._outputs
+            and out not in self.outputs
             and len(readers) == 1
             and self.op(readers[0]) in ("CONV_2D", "DEPTHWISE_CONV_2D")
         )

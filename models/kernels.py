@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch.export import ExportedProgram
@@ -18,11 +18,12 @@ from torch.export import ExportedProgram
 from ..cost_model import Kernel
 from ..cost_model.kernels import Kind
 from ..cost_model.shapes import Filter, Shape, convolution, linear, mean, pooling, product, simple
+from .nodes import argument_of, as_list, dtype_of, op_name
 from .workload import node_shape
 
 Format = Literal["pte", "tflite"]
 
-_CLAMPS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max")
+CLAMPS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max")
 _CLAMPED = (
     "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "linear", "addmm",
     "max_pool2d", "avg_pool2d",
@@ -36,7 +37,7 @@ _CONVOLUTIONS = (
     "conv_transpose2d",
     "conv_transpose3d",
 )
-_FREE = (
+FREE = (
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "dropout", "detach", "identity",
     "alias", "_assert_tensor_metadata", "sym_size", "_unsafe_view", "getitem", "clone", "feature_dropout", "to",
     "_to_copy", "lift_fresh_copy", "type_as", "numpy_T", "arange", "zeros", "ones", "full", "zeros_like",
@@ -79,8 +80,8 @@ class _Reader:
                     yield from self._to_channels_first(leaving)
 
     def _kernels(self, node: torch.fx.Node) -> Iterator[Kernel]:
-        op, data = _op(node), self._data(node)
-        if op in _CLAMPS and data is not None and self._fuses(data, _CLAMPED):
+        op, data = op_name(node), self._data(node)
+        if op in CLAMPS and data is not None and self._fuses(data, _CLAMPED):
             return
         if op in ("batch_norm", "_native_batch_norm_legit_no_training") and data is not None:
             if self._fuses(data, _CONVOLUTIONS):
@@ -88,7 +89,7 @@ class _Reader:
             yield self._simple(node, "elementwise", stored=1)
             yield self._simple(node, "elementwise", stored=1)
             return
-        if op in _FREE or (not node_shape(node) and not self._activations(node)):
+        if op in FREE or (not node_shape(node) and not self._activations(node)):
             return
         if not self._activations(node):
             return  # computed from constants alone, which exporters fold
@@ -113,7 +114,7 @@ class _Reader:
             return 1
         if op == "hardsigmoid":
             # A product and a sum, which LiteRT's exporter moves into a convolution before them, and a clamp.
-            moved = self._format == "tflite" and data is not None and _op(data) in _CONVOLUTIONS
+            moved = self._format == "tflite" and data is not None and op_name(data) in _CONVOLUTIONS
             return 0 if moved else 2
         return 0
 
@@ -133,29 +134,29 @@ class _Reader:
         """Whether a node is computed with the one before it, which nothing else may read."""
         if producer.op != "call_function" or len(producer.users) != 1:
             return False
-        if _op(producer) in ("batch_norm", "_native_batch_norm_legit_no_training"):
+        if op_name(producer) in ("batch_norm", "_native_batch_norm_legit_no_training"):
             before = self._data(producer)
             return before is not None and self._fuses(before, _CONVOLUTIONS)
-        return _op(producer) in families
+        return op_name(producer) in families
 
     def _last_channels(self, node: torch.fx.Node) -> bool:
         """Whether a picture lies in memory with its channels last."""
         return node in self._last
 
     def _shape(self, node: torch.fx.Node) -> Shape:
-        sizes, dtype = node_shape(node), _dtype(node)
+        sizes, dtype = node_shape(node), dtype_of(node)
         if node in self._last:
             return Shape(max(1, math.prod(sizes) // sizes[1]), sizes[1], dtype)
         return Shape.of(sizes, dtype)
 
     def _picture(self, node: torch.fx.Node, axis: int = 1) -> Shape:
         sizes = node_shape(node)
-        return Shape(max(1, math.prod(sizes) // sizes[axis]), sizes[axis], _dtype(node))
+        return Shape(max(1, math.prod(sizes) // sizes[axis]), sizes[axis], dtype_of(node))
 
     # Transposes between pictures with channels first and last.
 
     def _borders(self, node: torch.fx.Node) -> Iterator[Kernel]:
-        op, reads = _op(node), self._activations(node)
+        op, reads = op_name(node), self._activations(node)
         pictures = [each for each in reads if each in self._last]
         if op in _SPATIAL and len(node_shape(node)) == 4:
             data = reads[0] if reads else None
@@ -163,7 +164,7 @@ class _Reader:
                 self._gone.add(data)
                 yield from self._transpose(data)
             self._last.add(node)
-        elif pictures and op in (*_FREE, "linear", "addmm", "matmul", "permute", "transpose") and op not in (
+        elif pictures and op in (*FREE, "linear", "addmm", "matmul", "permute", "transpose") and op not in (
             "dropout", "contiguous", "detach", "identity", "alias", "clone", "feature_dropout", "to", "getitem",
             "sym_size", "_assert_tensor_metadata",
         ):  # fmt: skip
@@ -201,18 +202,18 @@ class _Reader:
         )
 
     def _convolution(self, node: torch.fx.Node) -> Iterator[Kernel]:
-        op = _op(node)
+        op = op_name(node)
         transposed = "transpose" in op or (op == "convolution" and bool(node.args[6]))
         data, weights = node.all_input_nodes[0], node_shape(node.args[1])
-        groups = _argument(node, "groups", 1)
-        taps = Filter(weights[2:], _list(_argument(node, "stride", 1)), int(groups))
+        groups = argument_of(node, "groups", 1)
+        taps = Filter(weights[2:], as_list(argument_of(node, "stride", 1)), int(groups))
         yield convolution(
             node.name, self._picture(data), self._picture(node), taps, "fp32", transposed=transposed,
             delegate="XNNPACK",
         )  # fmt: skip
 
     def _linear(self, node: torch.fx.Node) -> Iterator[Kernel]:
-        addmm = _op(node) == "addmm"
+        addmm = op_name(node) == "addmm"
         data = node.args[1 if addmm else 0]
         bias = addmm or (len(node.args) > 2 and node.args[2] is not None)
         assert isinstance(data, torch.fx.Node)
@@ -220,14 +221,14 @@ class _Reader:
         yield linear(node.name, Shape.of(node_shape(data)), out, "fp32", bias=bias, delegate="XNNPACK")
 
     def _matmul(self, node: torch.fx.Node) -> Iterator[Kernel]:
-        shift = 1 if _op(node) == "baddbmm" else 0
+        shift = 1 if op_name(node) == "baddbmm" else 0
         left, right = node.args[shift], node.args[shift + 1]
         assert isinstance(left, torch.fx.Node) and isinstance(right, torch.fx.Node)
         shapes = [Shape.of(node_shape(each)) for each in (left, right, node)]
         if self._is_constant(right):
             yield linear(node.name, shapes[0], shapes[2], "fp32", bias=False, delegate="XNNPACK")
             return
-        copies = _op(node) == "matmul" and len(node_shape(left)) > 2 and len(node_shape(right)) > 2
+        copies = op_name(node) == "matmul" and len(node_shape(left)) > 2 and len(node_shape(right)) > 2
         yield from self._product(node.name, *shapes, copies=copies)
 
     def _product(self, name: str, left: Shape, right: Shape, out: Shape, *, copies: bool) -> Iterator[Kernel]:
@@ -261,14 +262,18 @@ class _Reader:
                 yield simple(f"{node.name}.{part}", "layout", [out], out, delegate="XNNPACK")
 
     def _pool(self, node: torch.fx.Node) -> Iterator[Kernel]:
-        window = _list(node.args[1])
-        strides = _list(_argument(node, "stride", None) or window)
+        window = as_list(node.args[1])
+        strides = as_list(argument_of(node, "stride", None) or window)
         axes = len(node_shape(node)) - 2
         taps = math.prod(window) if len(window) > 1 else window[0] ** axes
         step = math.prod(strides) ** (1 / len(strides))
         data = self._data(node)
         assert data is not None
-        if self._format == "tflite" and "max" in _op(node) and any(_list(_argument(node, "padding", 0))):
+        if (
+            self._format == "tflite"
+            and "max" in op_name(node)
+            and any(as_list(argument_of(node, "padding", 0)))
+        ):
             # LiteRT pads before a maximum, with a kernel of its own.
             yield simple(f"{node.name}.pad", "layout", [self._picture(data)], self._picture(data))
         yield pooling(
@@ -280,7 +285,7 @@ class _Reader:
         data = self._data(node)
         assert data is not None
         inner = node_shape(data)
-        picture = data in self._last or (len(inner) == 4 and "pool" in _op(node))
+        picture = data in self._last or (len(inner) == 4 and "pool" in op_name(node))
         out = self._shape(node)
         if picture:
             out = Shape(max(1, out.elements // inner[1]), inner[1]) if out.elements >= inner[1] else out
@@ -356,31 +361,3 @@ def _safe_softmax(name: str, scores: Shape) -> Iterator[Kernel]:
     yield mean(f"{name}.any", flags, rows)
     yield simple(f"{name}.none", "elementwise", [rows], rows)
     yield simple(f"{name}.where", "elementwise", [rows, scores, scores], scores)
-
-
-def _op(node: torch.fx.Node) -> str:
-    """The operator's name without library, overload and the mark of an in-place form."""
-    target = node.target
-    name = target._opname if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", "")
-    return name.rstrip("_") if not name.startswith("__") else name
-
-
-def _argument(node: torch.fx.Node, name: str, default: Any) -> Any:
-    """An operator's argument by its name, wherever it was given."""
-    if name in node.kwargs:
-        return node.kwargs[name]
-    schema = getattr(node.target, "_schema", None)
-    for index, argument in enumerate(schema.arguments if schema is not None else ()):
-        if argument.name == name:
-            return node.args[index] if index < len(node.args) else argument.default_value
-    return default
-
-
-def _list(value: Any) -> list[int]:
-    return [int(each) for each in value] if isinstance(value, list | tuple) else [int(value)]
-
-
-def _dtype(node: torch.fx.Node) -> str:
-    value = node.meta.get("val")
-    value = value[0] if isinstance(value, list | tuple) and value else value
-    return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else "float32"

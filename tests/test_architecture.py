@@ -30,7 +30,7 @@ LEVELS = {
     "doctor": 8,
     "planning": 8,
     "keras_planning": 8,
-    "estimate": 8,
+    "estimating": 8,
     "record": 9,
     "keras_export": 9,
     "optimization": 9,

@@ -1,0 +1,213 @@
+"""``edgeopt estimate``: what a model takes on a device that isn't there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import export_options as given
+from .options import Json, Quiet, Verbose
+from .reporter import Reporter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..estimating import ArtifactEstimate, Estimates
+
+
+def register(app: typer.Typer) -> None:
+    """Attach the command to the ``edgeopt`` application."""
+    app.command("estimate")(estimate)
+
+
+def estimate(
+    model: Annotated[
+        str, typer.Argument(help="A bundle, a .pte or .tflite file, or a model as edgeopt export takes it.")
+    ],
+    profile: given.Profile,
+    num_threads: Annotated[
+        str | None,
+        typer.Option(
+            "--num-threads",
+            "--num_threads",
+            help="Thread counts, comma-separated; default: 1 and the fast cores.",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", help="Files of these, or what a float32 file or a model would give in them."
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", help="executorch, litert or tflite_runtime; default: the file's own."),
+    ] = None,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Every kernel: its time and what bounds it.")
+    ] = False,
+    roofline: Annotated[
+        Path | None,
+        typer.Option(
+            "--roofline", help="Draw the first estimate's kernels under the device's ceilings into this .svg."
+        ),
+    ] = None,
+    example_inputs: given.ExampleInputs = None,
+    input_shape: given.InputShape = None,
+    model_args: given.ModelArgs = None,
+    weights: given.Weights = None,
+    trust_pickle: given.TrustPickle = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Predict latency, memory and energy of MODEL on a device, from its graph and the device's profile."""
+    from ..estimating import estimate as run
+
+    reporter = Reporter("estimate", as_json=json_output, quiet=quiet, verbose=verbose)
+    with reporter.progress() as progress:
+        found = run(
+            model,
+            profile=profile,
+            num_threads=_counts(num_threads),
+            precision=precision,
+            runtime=runtime,
+            progress=lambda what: progress(what, None),
+            example_inputs=example_inputs,
+            input_shapes=input_shape or (),
+            model_args=model_args,
+            weights=weights,
+            trust_pickle=trust_pickle,
+        )
+    if roofline is not None:
+        _draw_roofline(roofline, found)
+    for warning in found.warnings:
+        reporter.warn(warning)
+    payload = {**found.to_dict(per_layer=per_layer), "roofline": str(roofline) if roofline else None}
+    reporter.result(
+        {key: value for key, value in payload.items() if key != "warnings"},
+        lambda console: _draw(console, found, per_layer=per_layer),
+    )
+    if roofline is not None:
+        reporter.note(f"wrote {roofline}")
+
+
+def _counts(text: str | None) -> tuple[int, ...]:
+    from ..errors import InputError
+
+    if text is None:
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--num-threads {text}: give numbers, comma-separated, such as 1,4.") from None
+
+
+def _draw_roofline(path: Path, found: Estimates) -> None:
+    from ..cost_model.roofline import roofline
+    from ..results.roofline_plot import draw_roofline
+
+    first = found.items[0]
+    title = f"{first.artifact} on {found.profile.title}, {_threads(first)} (predicted)"
+    draw_roofline(path, roofline(first.latency, found.profile, title))
+
+
+def _draw(console: Console, found: Estimates, *, per_layer: bool) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("file", no_wrap=True)
+    for column in ("threads", "latency", "80% band", "memory", "energy"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("grade", no_wrap=True)
+    for item in found.items:
+        latency = item.latency
+        table.add_row(
+            item.artifact,
+            str(latency.num_threads),
+            f"{_number(latency.latency_ms)} ms",
+            f"{_number(latency.low_ms)} to {_number(latency.high_ms)}",
+            f"{_number(item.memory.peak_mib)} MiB",
+            f"{_number(item.energy.dynamic_mj)} mJ" if item.energy else "not known",
+            latency.grade,
+        )
+    console.print(table)
+    for item in found.items:
+        if per_layer:
+            console.print()
+            _draw_layers(console, item)
+    _draw_words(console, found)
+
+
+def _draw_words(console: Console, found: Estimates) -> None:
+    bases = dict.fromkeys(item.latency.basis for item in found.items)
+    console.print(f"latency rests on {'; '.join(bases)}", markup=False, soft_wrap=True)
+    said: set[str] = set()
+    for item in found.items:
+        # With more threads the same kernels take the time.
+        if item.artifact not in said:
+            said.add(item.artifact)
+            words = "; ".join(item.advice)
+            console.print(f"{item.artifact}, {_threads(item)}: {words}", markup=False, soft_wrap=True)
+    for item in found.items:
+        for sentence in item.over_budget:
+            console.print(
+                f"over budget: {item.artifact}, {_threads(item)}: {sentence}", markup=False, soft_wrap=True
+            )
+    for sentence in found.accelerators:
+        console.print(sentence, markup=False, soft_wrap=True, style="dim")
+
+
+def _draw_layers(console: Console, item: ArtifactEstimate) -> None:
+    from rich.table import Table
+
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        title=f"{item.artifact}, {_threads(item)}",
+        title_justify="left",
+    )
+    table.add_column("kernel", no_wrap=True, max_width=44)
+    table.add_column("kind", no_wrap=True)
+    for column in ("MMAC", "KiB", "ms", "share"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("bound by", no_wrap=True)
+    table.add_column("run by", no_wrap=True)
+    for layer in item.layers():
+        table.add_row(*_layer_cells(layer))
+    console.print(table)
+
+
+def _layer_cells(layer: dict[str, Any]) -> list[str]:
+    bound = {"compute": "arithmetic", "memory": "memory", "dispatch": "its start"}[layer["bound"]]
+    return [
+        _short(layer["name"]), layer["kind"], f"{layer['macs'] / 1e6:.2f}", f"{layer['bytes'] / 1024:.0f}",
+        _number(layer["latency_ms"]), f"{layer['share']:.1%}", f"{bound} ({layer['path']})",
+        layer["delegate"] or "the runtime",
+    ]  # fmt: skip
+
+
+def _short(name: str) -> str:
+    """The module of a kernel without the way to it, of the several that a file may name."""
+    first = next((part for part in name.split(";") if "/" in part), name)
+    return first.strip("/").rpartition("/")[2].rpartition(".")[2] or name
+
+
+def _threads(item: ArtifactEstimate) -> str:
+    count = item.latency.num_threads
+    return f"{count} thread{'s' if count != 1 else ''}"
+
+
+def _number(value: float) -> str:
+    return (
+        f"{value:.0f}"
+        if value >= 100
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+        if value >= 0.1
+        else f"{value:.4f}"
+    )

@@ -1,0 +1,285 @@
+"""edgeopt estimate: what is said of a device that isn't there, from files, models and profiles."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_tflite import write_tflite
+from torch import nn
+
+import edgeopt
+from edgeopt.cli import main
+from edgeopt.cost_model import Kernel, predict
+from edgeopt.cost_model.advice import Alternative, advice
+from edgeopt.cost_model.energy import dram_bytes, estimate_energy
+from edgeopt.cost_model.memory import MemoryFacts, estimate_memory, peak_bytes
+from edgeopt.cost_model.precisions import in_precision
+from edgeopt.device_profiles import load_profile
+from edgeopt.device_profiles.schema import Budgets
+from edgeopt.errors import InputError
+from edgeopt.estimating import estimate
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tflite(tmp_path_factory.mktemp("estimate") / "tiny.tflite")
+
+
+def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    code = main(["estimate", *arguments, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["command"] == "estimate" and found["ok"] == (code == 0)
+    return found
+
+
+def test_a_file_gives_latency_memory_and_energy(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = _json(capsys, str(file), "--profile", "pixel7", "--num-threads", "1,2", "--per-layer")
+    assert [item["threads"] for item in found["estimates"]] == [1, 2]
+    for item in found["estimates"]:
+        low, high = item["band80"]
+        assert 0 < low <= item["latency_ms"] <= high
+        assert item["grade"] in ("predicted", "transferred")
+        assert item["runtime"] == "litert" and item["precision"] == "fp32"
+        assert [layer["kind"] for layer in item["layers"]] == ["conv", "pool", "linear", "softmax"]
+        assert sum(layer["latency_ms"] for layer in item["layers"]) == pytest.approx(item["latency_ms"])
+        assert item["layers"][0]["macs"] == 32 * 32 * 16 * 27
+        assert item["memory"]["planned_arena_mib"] * 2**20 == 4 * 32 * 32 * (3 + 16)
+        assert item["energy"]["power_mw"] > 0
+    metrics = {row["metric"] for row in found["measurements"]}
+    assert metrics == {"latency_ms", "peak_memory_mib", "energy_mj"}
+    assert all(row["target"] == "pixel7" and row["grade"] != "measured" for row in found["measurements"])
+
+
+def test_the_table_names_grade_basis_and_advice(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["estimate", str(file), "--profile", "raspberry_pi_4", "--num_threads", "1", "--per-layer"]) == 0
+    )
+    out = capsys.readouterr().out
+    for word in (
+        "tiny.tflite",
+        "1 thread",
+        "80% band",
+        "latency rests on",
+        "% of the time is",
+        "XNNPACK",
+        "softmax",
+    ):
+        assert word in out
+
+
+@pytest.mark.parametrize("profile", ["pixel7", "raspberry_pi_5"])
+def test_accelerators_get_no_figure_without_a_measurement(
+    file: Path, profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _json(capsys, str(file), "--profile", profile)
+    assert len(found["accelerators"]) == len(load_profile(profile).accelerators)
+    assert all("no estimate" in sentence for sentence in found["accelerators"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--profile", "pixel77"], "pixel77"),
+        (["--profile", "pixel7", "--num-threads", "64"], "8 cores"),
+        (["--profile", "pixel7", "--num-threads", "0"], "1 or more"),
+        (["--profile", "pixel7", "--num-threads", "many"], "--num-threads many"),
+        (["--profile", "pixel7", "--precision", "int9"], "int9"),
+        (["--profile", "pixel7", "--runtime", "executorch"], "executorch"),
+        (["--profile", "pixel7", "--precision", "mixed"], "mixed"),
+        (["--profile", "pixel7", "--roofline", "plot.png"], ".svg"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    file: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["estimate", str(file), *arguments]) == 2
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: ") and words in err and "\n" not in err
+
+
+def test_a_corrupt_or_empty_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = write_tflite(tmp_path / "whole.tflite").read_bytes()
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(whole[: len(whole) // 3])
+    nothing = write_tflite(tmp_path / "nothing.tflite", empty=True)
+    for path, words in (
+        (broken, "broken.tflite"),
+        (nothing, "nothing to estimate"),
+        (tmp_path / "no.tflite", "does not exist"),
+    ):
+        assert main(["estimate", str(path), "--profile", "pixel7"]) == 2
+        err = capsys.readouterr().err.strip()
+        assert err.startswith("error: ") and words in err and "\n" not in err
+
+
+def test_a_file_takes_under_two_seconds_and_no_framework(file: Path) -> None:
+    code = (
+        "import sys; from edgeopt.cli import main\n"
+        "code = main(['estimate', sys.argv[1], '--profile', 'pixel7', '--json'])\n"
+        "heavy = {'torch', 'executorch', 'litert_torch', 'tensorflow', 'ai_edge_litert.interpreter'}\n"
+        "print('HEAVY', *sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    before = os.times()
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    after = os.times()
+    assert done.stderr.rpartition("HEAVY")[2].split() == []
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    print(f"edgeopt estimate: {cpu_s:.2f} s CPU")
+    assert cpu_s < 2.0
+
+
+def test_what_a_float_file_would_give_in_other_precisions(file: Path) -> None:
+    found = estimate(file, profile="pixel7", num_threads=[1], precision="fp32,int8-static,int8-dynamic")
+    plain, static, dynamic = found.items
+    assert [item.precision for item in found.items] == ["fp32", "int8-static", "int8-dynamic"]
+    assert static.artifact == "tiny.tflite in int8-static"
+    assert static.memory.weights_mib == pytest.approx(plain.memory.weights_mib / 4, rel=0.01)
+    kinds = [(each.kernel.kind, each.kernel.precision) for each in static.latency.kernels]
+    assert kinds == [
+        ("elementwise", "int8"), ("conv", "int8"), ("pool", "int8"), ("linear", "int8"),
+        ("elementwise", "fp32"), ("softmax", "fp32"),
+    ]  # fmt: skip
+    assert {each.kernel.precision for each in dynamic.latency.kernels if each.kernel.macs} == {"fp32", "int8"}
+
+
+def test_nothing_is_foretold_from_what_is_not_float() -> None:
+    kernel = Kernel("conv", "conv", "int8", macs=1000, bytes_in=100, bytes_out=100)
+    with pytest.raises(InputError, match="float32"):
+        in_precision([kernel], "fp16", "executorch")
+
+
+def test_a_model_is_captured_and_estimated_for_both_runtimes() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)).eval()
+    found = edgeopt.estimate(
+        model,
+        profile="pixel7",
+        num_threads=[1],
+        precision="fp32,fp16",
+        example_inputs=torch.randn(1, 3, 8, 8),
+    )
+    assert [item.artifact for item in found.items] == [
+        "model.pte", "model.fp16.pte", "model.tflite", "model.fp16.tflite",
+    ]  # fmt: skip
+    assert all(item.memory.peak_mib > 0 for item in found.items)
+    macs = 8 * 36 * 27 + 8 * 36 * 4
+    assert all(sum(each.kernel.macs for each in item.latency.kernels) == macs for item in found.items)
+
+
+def test_what_is_over_budget_is_said(file: Path) -> None:
+    tight = load_profile("pixel7").model_copy(
+        update={"budgets": Budgets(latency_ms=1e-6, peak_memory_mib=1.0)}
+    )
+    (item,) = estimate(file, profile=tight, num_threads=[1]).items
+    assert len(item.over_budget) == 2 and "budget of 1 MiB" in item.over_budget[1]
+    (item,) = estimate(file, profile="pixel7", num_threads=[1]).items
+    assert item.over_budget == ()
+
+
+def test_a_core_that_is_not_known_is_warned_of(file: Path) -> None:
+    profile = load_profile("pixel7")
+    first, *others = profile.cpu.clusters
+    strange = first.model_copy(update={"core": "cortex-z9"})
+    changed = profile.model_copy(
+        update={"cpu": profile.cpu.model_copy(update={"clusters": (strange, *others)})}
+    )
+    assert any("cortex-z9" in warning for warning in estimate(file, profile=changed).warnings)
+    assert not any("cortex" in warning for warning in estimate(file, profile="pixel7").warnings)
+
+
+def test_the_roofline_draws_every_layer_under_the_ceilings(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "roof.svg"
+    assert (
+        main(["estimate", str(file), "--profile", "pixel7", "--num-threads", "1", "--roofline", str(plot)])
+        == 0
+    )
+    root = ET.parse(plot).getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    layers = [circle for circle in root.iter(f"{space}circle") if circle.find(f"{space}title") is not None]
+    assert len(layers) == 2  # the convolution and the fully connected layer
+    roofs = [line for line in root.iter(f"{space}line") if line.get("class") == "roof"]
+    assert len(roofs) == 2  # memory and one kind of arithmetic
+    assert "plot" not in capsys.readouterr().out
+    assert (
+        main(["estimate", str(file), "--profile", "pixel7", "--roofline", str(tmp_path / "no" / "r.svg")])
+        == 2
+    )
+
+
+def test_the_peak_of_memory_is_where_most_is_alive() -> None:
+    steps = [([0], [1]), ([1], [2]), ([1, 2], [3])]
+    assert peak_bytes(steps, {0: 10, 1: 20, 2: 30, 3: 5}, inputs=[0], outputs=[3]) == 55
+
+
+@given(
+    st.lists(
+        st.tuples(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9), min_size=1)), min_size=1, max_size=8
+    ),
+    st.lists(st.integers(1, 1000), min_size=10, max_size=10),
+)
+def test_the_peak_is_between_the_largest_step_and_everything(
+    steps: list[tuple[set[int], set[int]]], sizes: list[int]
+) -> None:
+    found = peak_bytes(steps, dict(enumerate(sizes)))
+    assert found <= sum(sizes)
+    assert found >= max(sum(sizes[tensor] for tensor in writes) for _, writes in steps)
+
+
+def test_widened_weights_count_twice_and_tables_not_at_all() -> None:
+    kernel = Kernel("fc", "linear", "fp32", macs=100, bytes_weights=4 << 20, delegate="XNNPACK")
+    plain = estimate_memory(MemoryFacts(4 << 20, 4 << 20, 0), [kernel], "litert").peak_mib
+    widened = MemoryFacts(1 << 20, 1 << 20, 0, unpacked_bytes=4 << 20)
+    table = MemoryFacts(12 << 20, 12 << 20, 0, table_bytes=8 << 20)
+    assert estimate_memory(widened, [kernel], "litert").peak_mib == pytest.approx(plain + 1)
+    assert estimate_memory(table, [kernel], "litert").peak_mib == pytest.approx(plain)
+
+
+def test_energy_is_power_times_time_and_nothing_without_power() -> None:
+    profile = load_profile("pixel7")
+    kernels = [
+        Kernel(
+            "conv", "conv", "fp32", macs=10**8, bytes_in=1e5, bytes_out=1e5, in_channels=64, out_channels=64
+        )
+    ]
+    one, two = (predict(kernels, profile, num_threads=count) for count in (1, 2))
+    energy = estimate_energy(one, profile)
+    assert energy is not None and profile.power.active_mw_per_core is not None
+    # One thread takes a core of the fastest cluster, the last of this phone's.
+    assert energy.cores_mj == pytest.approx(one.latency_ms * profile.power.active_mw_per_core[-1] * 1e-3)
+    both = estimate_energy(two, profile)
+    assert both is not None and both.power_mw > 1.9 * energy.power_mw
+    silent = profile.model_copy(
+        update={"power": profile.power.model_copy(update={"active_mw_per_core": None})}
+    )
+    assert estimate_energy(one, silent) is None
+
+
+def test_what_fits_the_caches_costs_no_dram() -> None:
+    small = [Kernel("a", "conv", "fp32", macs=1, bytes_in=1e4, bytes_out=1e4, bytes_weights=1e4)]
+    large = [Kernel("a", "conv", "fp32", macs=1, bytes_in=1e4, bytes_out=1e4, bytes_weights=1e9)]
+    assert dram_bytes(small, 8e6) < 10
+    assert dram_bytes(large, 8e6) == pytest.approx(1e9, rel=0.01)
+
+
+def test_advice_says_what_helps_and_what_does_not() -> None:
+    kernels = [
+        Kernel(f"d{i}", "depthwise", "fp32", macs=10**6, bytes_in=1e6, bytes_out=1e6, delegate="XNNPACK")
+        for i in range(3)
+    ]
+    found = predict(kernels, load_profile("pixel7"))
+    words = advice(
+        found, [Alternative("int8-static", found.latency_ms / 2.4), Alternative("fp16", found.latency_ms)]
+    )
+    assert words[0].startswith("100% of the time is 3 depthwise convolutions")
+    assert "int8-static would make it 2.4× faster" in words[1]
+    assert words[2] == "fp16 would not make it faster"
