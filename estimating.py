@@ -16,7 +16,7 @@ from .cost_model.advice import Alternative, advice
 from .cost_model.energy import EnergyEstimate, estimate_energy
 from .cost_model.machine import unknown_cores
 from .cost_model.memory import MemoryEstimate, MemoryFacts, estimate_memory
-from .cost_model.precisions import WHAT_IF, in_precision, is_float32
+from .cost_model.precisions import FASTER, in_precision, is_float32
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
 
@@ -252,7 +252,7 @@ def _of_file(
     if not wanted or wanted == (own,):
         return [_Candidate(name, chosen, own, work.kernels, work.memory, size)]
     return [
-        _Candidate(f"{name} in {each}", chosen, each, tuple(in_precision(work.kernels, each, chosen)), _narrowed(work.memory, each))
+        _Candidate(f"{name} in {each}", chosen, each, tuple(in_precision(work.kernels, each, chosen)), _narrowed(work.memory, each, chosen))
         for each in wanted
     ]  # fmt: skip
 
@@ -269,15 +269,23 @@ def _precision_of(kernels: Sequence[Kernel]) -> str:
     return "int8-dynamic" if floats and kernels[0].precision == "fp32" else "int8-static"
 
 
-def _narrowed(memory: MemoryFacts, precision: str) -> MemoryFacts:
+def _narrowed(memory: MemoryFacts, precision: str, runtime: str) -> MemoryFacts:
     """The memory of a float32 file exported in another precision: weights and what is computed shrink."""
-    weights = {"fp32": 1.0, "fp16": 0.5}.get(precision, 0.25)
-    arena = {"fp16": 0.5, "int8-static": 0.25}.get(precision, 1.0)
+    weights = {"fp32": 1.0, "fp16": 0.5, "int4-dynamic": 0.125, "int4-weights": 0.125}.get(precision, 0.25)
+    arena = (
+        0.25 if precision == "int8-static" else 0.5 if (precision, runtime) == ("fp16", "executorch") else 1.0
+    )
+    # Where LiteRT computes in float, it widens the weights when it loads the file.
+    widened = runtime == "litert" and (precision == "fp16" or precision.endswith("-weights"))
     rest = memory.file_bytes - memory.weight_bytes
     return MemoryFacts(
-        int(rest + weights * memory.weight_bytes), int(weights * memory.weight_bytes),
-        int(arena * memory.arena_bytes), int(weights * memory.table_bytes), io_bytes=memory.io_bytes,
-    )  # fmt: skip
+        file_bytes=int(rest + weights * memory.weight_bytes),
+        weight_bytes=int(weights * memory.weight_bytes),
+        arena_bytes=int(arena * memory.arena_bytes),
+        table_bytes=int(weights * memory.table_bytes),
+        unpacked_bytes=memory.weight_bytes - memory.table_bytes if widened else 0,
+        io_bytes=memory.io_bytes,
+    )
 
 
 def _of_model(
@@ -309,7 +317,7 @@ def _of_model(
             found.append(
                 _Candidate(
                     f"model{suffix}.{kind}", each, name, tuple(in_precision(kernels, name, each)),
-                    _narrowed(memory, name),
+                    _narrowed(memory, name, each),
                 )
             )  # fmt: skip
     return source.name, found
@@ -341,7 +349,7 @@ def _alternatives(candidate: _Candidate, profile: DeviceProfile, threads: int) -
 
     found = []
     if is_float32(candidate.kernels) and candidate.precision == "fp32":
-        for name in WHAT_IF[1:]:
+        for name in FASTER:
             changed = in_precision(candidate.kernels, name, candidate.runtime)
             if changed != list(candidate.kernels):
                 found.append(Alternative(name, time(changed, threads)))

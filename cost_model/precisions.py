@@ -14,7 +14,9 @@ from .kernels import Kernel, Precision
 
 # What static int8 leaves in float; ExecuTorch's delegate has no integer product of activations either.
 _STAYS_FLOAT = ("softmax", "norm", "embedding", "other")
-WHAT_IF = ("fp32", "fp16", "int8-dynamic", "int8-static")
+WHAT_IF = ("fp32", "fp16", "int8-dynamic", "int8-static", "int8-weights", "int4-dynamic", "int4-weights")
+# Those that may be faster; the others are smaller.
+FASTER = ("fp16", "int8-dynamic", "int8-static")
 
 
 def in_precision(kernels: Sequence[Kernel], precision: str, runtime: str) -> list[Kernel]:
@@ -36,8 +38,14 @@ def in_precision(kernels: Sequence[Kernel], precision: str, runtime: str) -> lis
     if precision == "fp16":
         # LiteRT stores halves and computes in float32 on the CPU.
         return [kernel.at("fp16") for kernel in kernels] if runtime == "executorch" else list(kernels)
-    if precision == "int8-dynamic":
-        return list(_dynamic(kernels, runtime))
+    if precision.endswith("-weights"):
+        if runtime == "executorch":
+            raise InputError(
+                f"ExecuTorch has no kernels for {precision}: ask for int8-dynamic or int4-dynamic."
+            )
+        return list(kernels)
+    if precision.endswith("-dynamic"):
+        return list(_dynamic(kernels, runtime, "int4" if precision.startswith("int4") else "int8"))
     more = ("matmul",) if runtime == "executorch" else ()
     return list(_static(kernels, (*_STAYS_FLOAT, *more)))
 
@@ -47,16 +55,18 @@ def is_float32(kernels: Iterable[Kernel]) -> bool:
     return all(kernel.precision == "fp32" for kernel in kernels)
 
 
-def _dynamic(kernels: Iterable[Kernel], runtime: str) -> Iterator[Kernel]:
-    """Linear layers in int8, their inputs converted as they come; everything else in float."""
+def _dynamic(kernels: Iterable[Kernel], runtime: str, precision: Precision) -> Iterator[Kernel]:
+    """Linear layers in integers, their inputs converted as they come, in ExecuTorch the dense convolutions too."""
+    int8_convs = runtime == "executorch" and precision == "int8"
+    quantized = ("linear", "pointwise", "conv") if int8_convs else ("linear",)
     for kernel in kernels:
-        if kernel.kind != "linear":
+        if kernel.kind not in quantized:
             yield kernel
             continue
         if runtime == "executorch":
             # A kernel of its own; LiteRT converts inside the layer.
             yield _conversion(f"{kernel.name}.convert", kernel.bytes_in, kernel.bytes_in / 4, "int8")
-        yield replace(kernel.at("int8"), bytes_in=kernel.bytes_in / 4, bytes_out=kernel.bytes_out)
+        yield replace(kernel.at(precision), bytes_in=kernel.bytes_in / 4, bytes_out=kernel.bytes_out)
 
 
 def _static(kernels: Iterable[Kernel], stays_float: tuple[str, ...]) -> Iterator[Kernel]:

@@ -95,6 +95,7 @@ def test_accelerators_get_no_figure_without_a_measurement(
         (["--profile", "pixel7", "--precision", "int9"], "int9"),
         (["--profile", "pixel7", "--runtime", "executorch"], "executorch"),
         (["--profile", "pixel7", "--precision", "mixed"], "mixed"),
+        (["--profile", "pixel7", "--precision", "w8a16"], "w8a16"),
         (["--profile", "pixel7", "--roofline", "plot.png"], ".svg"),
     ],
 )
@@ -155,6 +156,14 @@ def test_nothing_is_foretold_from_what_is_not_float() -> None:
     kernel = Kernel("conv", "conv", "int8", macs=1000, bytes_in=100, bytes_out=100)
     with pytest.raises(InputError, match="float32"):
         in_precision([kernel], "fp16", "executorch")
+
+
+def test_weights_alone_make_a_file_smaller_and_no_faster(file: Path) -> None:
+    plain, narrow = estimate(file, profile="pixel7", num_threads=[1], precision="fp32,int8-weights").items
+    assert narrow.latency.latency_ms == plain.latency.latency_ms
+    assert narrow.memory.weights_mib < plain.memory.weights_mib
+    with pytest.raises(InputError, match="ExecuTorch has no kernels for int4-weights"):
+        in_precision([each.kernel for each in plain.latency.kernels], "int4-weights", "executorch")
 
 
 def test_a_model_is_captured_and_estimated_for_both_runtimes() -> None:
