@@ -36,8 +36,12 @@ def main(path: Path) -> None:
             power_mw = statistics.median(e / t for model, e, t in rows if model != left_out[0])
             errors.append(math.log(power_mw * left_out[2] / left_out[1]))
     sizes = [abs(math.expm1(error)) for error in errors]
-    print(f"{len(errors)} figures of {len(powers)} boards; their powers are {min(powers):.1f} to {max(powers):.0f} mW")
-    print(f"energy from latency × the board's power with the other models: median error {statistics.median(sizes):.0%}")
+    print(
+        f"{len(errors)} figures of {len(powers)} boards; their powers are {min(powers):.1f} to {max(powers):.0f} mW"
+    )
+    print(
+        f"energy from latency × the board's power with the other models: median error {statistics.median(sizes):.0%}"
+    )
     for limit in (0.1, 0.2, 0.5):
         print(f"  within ±{limit:.0%}: {sum(size <= limit for size in sizes) / len(sizes):.0%}")
 

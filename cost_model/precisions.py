@@ -91,5 +91,12 @@ def _static(kernels: Iterable[Kernel], stays_float: tuple[str, ...]) -> Iterator
 def _conversion(name: str, reads: float, writes: float, precision: Precision) -> Kernel:
     elements = max(1, int(min(reads, writes)))
     return Kernel(
-        name, "elementwise", precision, bytes_in=reads, bytes_out=writes, spatial=elements, delegate="XNNPACK"
+        name,
+        "elementwise",
+        precision,
+        bytes_in=reads,
+        bytes_out=writes,
+        spatial=elements,
+        delegate="XNNPACK",
+        op="convert",
     )

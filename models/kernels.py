@@ -74,7 +74,7 @@ class _Reader:
         for node in self._nodes:
             if node.op == "call_function":
                 yield from self._borders(node)
-                yield from (replace(kernel, op=_op(node)) for kernel in self._kernels(node))
+                yield from (replace(kernel, op=op_name(node)) for kernel in self._kernels(node))
             elif node.op == "output":
                 for leaving in node.all_input_nodes:
                     yield from self._to_channels_first(leaving)
