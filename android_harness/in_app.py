@@ -100,22 +100,25 @@ class AppRunner:
         target = self.session.target
         since = target.script("date '+%m-%d %H:%M:%S.000'").stdout.strip()
         after = f"-T {quoted(since)} " if re.fullmatch(r"\d\d-\d\d \d\d:\d\d:\d\d\.000", since) else ""
-        started = target.script(self._start_line(job, run_id), timeout_s=60.0)
-        self._check_started(f"{started.stdout}\n{started.stderr}")
         look = (
             f"logcat -d -v tag {after}-s {TAG}:I AndroidRuntime:E libc:F; "
             f'echo "{_ALIVE}$(pidof {quoted(self.package)})"'
         )
-        end = time.monotonic() + timeout_s
         try:
+            started = target.script(self._start_line(job, run_id), timeout_s=60.0)
+            self._check_started(f"{started.stdout}\n{started.stderr}")
+            end = time.monotonic() + timeout_s
+            ended = False
             while True:
                 late = time.monotonic() >= end
                 log = read_log(target.script(look).stdout, run_id, self.package)
                 if log.report is not None:
                     return self._report(log.report)
-                if late or log.rotated or log.older or not log.alive:
+                if late or log.rotated or log.older or ended:
                     raise self._problem(log, timeout_s)
-                time.sleep(self._poll_s)
+                # Its last words may have come between the log and the process: one more look.
+                ended = not log.alive
+                time.sleep(0.0 if ended else self._poll_s)
         finally:
             self.stop()
 

@@ -16,7 +16,7 @@ import pytest
 from device_fixtures import Phone
 from device_standins import fake_payload, write_script
 
-from edgeopt.android_harness.in_app import check_package, read_log
+from edgeopt.android_harness.in_app import AppRunner, check_package, read_log
 from edgeopt.android_harness.measure import MeasureOptions
 from edgeopt.cli.app import main
 from edgeopt.errors import EdgeoptError, InputError
@@ -226,6 +226,34 @@ def test_an_app_that_crashes(
     App(phone, log).dies()
     words = sentence_of(phone, files, tmp_path)
     assert f"{PACKAGE} crashed on adb:{phone.serial}: {why}" in words and "not ours" not in words
+
+
+def test_the_last_words_of_a_process_are_waited_for(
+    phones: Phones, files: list[Artifact], tmp_path: Path
+) -> None:
+    """It dies between the reading of the log and the look at its process: the log has the reason by then."""
+    phone = phones()
+    app = App(phone, JAVA_CRASH)
+    app.dies()
+    late = LOGCAT.replace("sed ", '[ -e "$d/looked" ] || { touch "$d/looked"; exit; }\nsed ')
+    write_script(phone.device.tools / "logcat", late)
+    assert "UnsatisfiedLinkError: no executorch" in sentence_of(phone, files, tmp_path)
+
+
+def test_an_interrupt_while_the_app_starts_stops_it(
+    phones: Phones, files: list[Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone = phones()
+    app = App(phone, golden(), files[1].path)
+
+    def interrupted(runner: AppRunner, said: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AppRunner, "_check_started", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench(phone, files, tmp_path)
+    assert app.calls()[-1] == f"force-stop {PACKAGE}"
+    assert phone.device.leftovers() == []
 
 
 def test_an_app_that_says_nothing_is_stopped(phones: Phones, files: list[Artifact], tmp_path: Path) -> None:
