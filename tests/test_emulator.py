@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgeopt.android_harness.emulator import (
 )
 from edgeopt.android_harness.emulator.cpu import CHECKED_FEATURES
 from edgeopt.android_harness.emulator.execution import describe
+from edgeopt.android_harness.emulator.measuring import measurements_of
 from edgeopt.device_profiles import DeviceProfile, load_profile
 from edgeopt.errors import EdgeoptError, InputError
 from edgeopt.runtimes import run_isolated
@@ -200,6 +202,15 @@ def test_measurements_have_the_one_shape(emulated_models: Path) -> None:
     json.dumps(found)
 
 
+def test_a_cpu_that_is_not_the_profiles_is_said_in_a_sentence(emulated_models: Path) -> None:
+    promised = replace(A76, isa=(*A76.isa, "i8mm"))
+    done = run(emulated_models / "cnn.pte", [golden_input(emulated_models, "cnn")], promised)
+    found = measurements_of(done, load_profile("raspberry_pi_5"))
+    assert found[0]["warnings"] == [
+        "the emulated cortex-a76 is not what profile raspberry_pi_5 says: i8mm is missing"
+    ]
+
+
 def test_the_payload_is_whole(emulated_models: Path) -> None:
     from edgeopt.android_harness.emulator import payload
 
@@ -286,6 +297,12 @@ def test_instructions_the_cpu_lacks_end_as_one_sentence(emulated_models: Path) -
     liar = Cpu("cortex-a76", 1, 2400, ("neon", "fp16", "dotprod"), 64, 512, None, "cortex-a53")
     with pytest.raises(EdgeoptError, match=r"cortex-a76 \(cortex-a53\) does not have"):
         run(emulated_models / "cnn_int8.pte", [golden_input(emulated_models, "cnn")], liar, count=False)
+
+
+def test_a_cpu_that_qemu_lacks_is_the_profiles_mistake(emulated_models: Path) -> None:
+    unknown = Cpu("cortex-a55", 1, 2000, ("neon",), 32, 128, None, "cortex-a55")
+    with pytest.raises(InputError, match=r"no CPU 'cortex-a55': set the profile's reach\.emulator\.qemu_cpu"):
+        run(emulated_models / "cnn.pte", [golden_input(emulated_models, "cnn")], unknown, count=False)
 
 
 def test_x86_profiles_are_refused() -> None:

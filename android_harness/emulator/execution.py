@@ -218,6 +218,11 @@ def _explain(returncode: int, err: str, cpu: Cpu) -> None:
             f"the model's code used an instruction that {cpu.core} ({cpu.qemu_cpu}) does not have; "
             "compare the profile's isa with its qemu_cpu"
         )
+    if "unable to find CPU model" in err:
+        raise InputError(
+            f"QEMU 7.2 has no CPU {cpu.qemu_cpu!r}: set the profile's reach.emulator.qemu_cpu to one it has "
+            "(cortex-a53, cortex-a72, cortex-a76, ...), or remove reach.emulator: then the isa decides"
+        )
     name = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
     last = next((line for line in reversed(err.splitlines()) if line.strip()), "no message")
     raise EdgeoptError(f"the emulated run ended with {name}: {last}")

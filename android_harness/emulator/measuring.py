@@ -84,9 +84,13 @@ def measurements_of(
         "details": {},
         "warnings": [],
     }
+    problems = [
+        f"the emulated {done.cpu.core} is not what profile {profile.name} says: {problem}"
+        for problem in done.feature_problems
+    ]
     found: list[dict[str, Any]] = [
         {**shared, "metric": "instructions", "value": counts.instructions, "unit": "",
-         "details": counts.to_dict(), "warnings": list(done.feature_problems)},
+         "details": counts.to_dict(), "warnings": problems},
         {**shared, "metric": "macs_executed", "value": counts.total_macs, "unit": ""},
         {**shared, "metric": "bytes_moved", "value": counts.bytes_loaded + counts.bytes_stored, "unit": "B"},
     ]  # fmt: skip
