@@ -98,6 +98,7 @@ class DeviceFacts:
 
 
 MIN_SDK = 26
+_NO_SERIAL = re.compile(r"unknown|uninitialized|none|null|n/a|0+|0?123456789(abcdef)?", re.IGNORECASE)
 
 
 def sections(text: str) -> dict[str, str]:
@@ -135,7 +136,7 @@ def parse_facts(text: str) -> DeviceFacts:
         ram_mib=int(memory["MemTotal"]) // 1024 if "MemTotal" in memory else None,
         free_mib=int(memory["MemAvailable"]) // 1024 if "MemAvailable" in memory else None,
         clusters=_clusters(part.get("clusters", "")),
-        identity=props.get("ro.serialno") or props.get("ro.boot.serialno") or part.get("id", "").strip() or None,
+        identity=_identity(props.get("ro.serialno"), props.get("ro.boot.serialno"), part.get("id")),
         emulated_by=_emulation(part.get("emulation", ""), props, tree_model, lines[0].strip()),
         properties=props,
         cpuinfo=part.get("cpuinfo", ""),
@@ -156,6 +157,15 @@ def _clusters(text: str) -> tuple[tuple[tuple[int, ...], float | None], ...]:
             frequency = _integer(khz)
             found.append((numbers, frequency / 1000 if frequency else None))
     return tuple(sorted(found))
+
+
+def _identity(*serials: str | None) -> str | None:
+    """The first serial number that is one: many boards and cheap phones all bear the same filler."""
+    for serial in serials:
+        word = (serial or "").strip()
+        if word and not _NO_SERIAL.fullmatch(word):
+            return word
+    return None
 
 
 def _emulation(text: str, props: dict[str, str], model: str, machine: str) -> str | None:

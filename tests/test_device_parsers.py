@@ -162,6 +162,15 @@ def test_facts_of_a_board() -> None:
     assert "armv7l" in str(replace(facts, machine="armv7l").problem())
 
 
+@pytest.mark.parametrize("filler", ["unknown", "0123456789ABCDEF", "00000000", "", " ", "null"])
+def test_a_serial_number_that_many_devices_bear_is_none(filler: str) -> None:
+    """Two such phones would wait for each other's lease, and clean up each other's folders."""
+    told = f"[ro.serialno]: [{filler}]\n[ro.boot.serialno]: [{filler}]"
+    assert parse_facts(facts_text(props=told)).identity is None
+    own = parse_facts(facts_text(props=f"[ro.serialno]: [{filler}]\n[ro.boot.serialno]: [28281FDH]"))
+    assert own.identity == "28281FDH"
+
+
 def snapshot_text(**changes: str) -> str:
     parts = {
         "load": "1.25 1.0 0.9 2/1234 5678",
