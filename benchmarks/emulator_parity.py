@@ -1,6 +1,6 @@
-"""Parity and counts of three small networks on emulated cores, as the tables of docs/emulator.md.
+"""Parity and counts of the demo and three small networks on emulated cores, as the tables of docs/emulator.md.
 
-    python benchmarks/emulator_parity.py FOLDER      # exports into FOLDER what isn't there yet
+    python benchmarks/emulator_parity.py FOLDER [MODEL...]    # exports into FOLDER what isn't there yet
 
 For every precision and both formats: the arm64 outputs against this machine's and the source model's on each kind
 of core of the devices, five counted runs of each, and the instructions that did the multiplying.
@@ -17,8 +17,16 @@ from edgeopt.android_harness.emulator.verification import BundleCheck
 from edgeopt.bundle import Bundle, load_bundle
 from edgeopt.device_profiles import load_profile
 
+_OWN = Path(__file__).with_name("parity_models.py")
+# name -> what `edgeopt export` is told of it
 MODELS = {
-    "unet": ("image", "images"), "mobile": ("image", "images"), "encoder": ("tokens", "sequences"),
+    "demo": ["examples.digits:net"],
+    **{
+        name: [f"{_OWN}:{name}", "--example-inputs", f"{_OWN}:{one}", "--calibration", f"{_OWN}:{many}"]
+        for name, one, many in (
+            ("unet", "image", "images"), ("mobile", "image", "images"), ("encoder", "tokens", "sequences")
+        )
+    },
 }  # fmt: skip
 PRECISIONS = "fp32,fp16,int8-dynamic,int8-static"
 DEVICES = ("raspberry_pi_3b_plus", "raspberry_pi_5", "pixel7")
@@ -28,8 +36,8 @@ RUNS = 5
 MULTIPLIERS = ("fp32_fma", "fp16_fma", "int8_widening", "dotprod", "i8mm")
 
 
-def main(folder: Path) -> int:
-    bundles = {name: _bundle(folder, name) for name in MODELS}
+def main(folder: Path, *names: str) -> int:
+    bundles = {name: _bundle(folder, name) for name in names or MODELS}
     failures = 0
     print("| Model, file | " + " | ".join(_cores(DEVICES)) + " |")
     print("|---" * (1 + len(_cores(DEVICES))) + "|")
@@ -51,11 +59,8 @@ def main(folder: Path) -> int:
 def _bundle(folder: Path, name: str) -> Bundle:
     path = folder / name
     if not path.is_dir():
-        models = Path(__file__).with_name("parity_models.py")
-        example, calibration = MODELS[name]
         command = [
-            sys.executable, "-m", "edgeopt", "export", f"{models}:{name}", "--profile", "raspberry_pi_5",
-            "--example-inputs", f"{models}:{example}", "--calibration", f"{models}:{calibration}",
+            sys.executable, "-m", "edgeopt", "export", *MODELS[name], "--profile", "raspberry_pi_5",
             "--precision", PRECISIONS, "-o", str(path),
         ]  # fmt: skip
         subprocess.run(command, check=True, stdout=sys.stderr)
@@ -92,4 +97,4 @@ def _count(name: str, bundle: Bundle) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
