@@ -65,6 +65,33 @@ def test_what_is_no_baseline_is_refused(tmp_path: Path, text: str) -> None:
         gate_counts([measurement(1)], tmp_path / "c.json", metrics=["latency_ms"])
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        1,
+        {},
+        {"artifact": "a.pte", "profile": "pixel7", "metric": "instructions", "value": "x", "toolchain": "t"},
+        {"artifact": "a.pte", "profile": "pixel7", "metric": "instructions", "value": 1},
+    ],
+)
+def test_a_damaged_entry_is_one_sentence_and_costs_no_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], entry: object
+) -> None:
+    baseline, model = tmp_path / "b.json", tmp_path / "a.pte"
+    baseline.write_text(json.dumps({"schema_version": 1, "counts": [entry]}))
+    model.write_bytes(b"nothing that could be counted")
+    words = ["gate", str(model), "--on", "emulator", "--profile", "pixel7", "--baseline", str(baseline)]
+    assert main([*words, "--no-store"]) == 2
+    assert "b.json is damaged: an entry lacks" in capsys.readouterr().err
+
+
+def test_two_files_of_one_name_have_no_common_baseline(tmp_path: Path) -> None:
+    """Read back, one would be held against the other's count."""
+    with pytest.raises(InputError, match=r"two of the files are named a\.pte"):
+        write_counts_baseline(tmp_path / "b.json", [measurement(1), measurement(2)])
+    assert not (tmp_path / "b.json").exists()
+
+
 def test_agreement_measures() -> None:
     a = [np.array([1.0, 2.0], np.float32)]
     assert agreement(a, a).bit_equal and agreement(a, a).cosine == pytest.approx(1)

@@ -6,6 +6,7 @@ every run, on every machine with the same toolchain fingerprint, so a limit of 1
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -53,7 +54,12 @@ def write_counts_baseline(path: Path, measurements: Iterable[Mapping[str, Any]])
     ]
     if not entries:
         raise InputError("there are no emulated counts to write as a baseline")
-    entries.sort(key=lambda entry: (entry["artifact"], entry["profile"], entry["metric"]))
+    entries.sort(key=_key)
+    for before, after in itertools.pairwise(entries):
+        if _key(before) == _key(after):
+            raise InputError(
+                f"two of the files are named {after['artifact']}: give each a baseline file of its own"
+            )
     write_json(path, {"schema_version": SCHEMA_VERSION, "kind": "edgeopt emulator counts", "counts": entries})
 
 
@@ -73,7 +79,22 @@ def read_counts_baseline(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} is not JSON ({error})") from error
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or "counts" not in data:
         raise InputError(f"{path} is not a baseline of emulator counts (schema {SCHEMA_VERSION})")
-    return list(data["counts"])
+    entries = data["counts"]
+    if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
+        raise InputError(
+            f"{path} is damaged: an entry lacks its artefact, profile, metric, value or toolchain"
+        )
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
+        return False
+    return all(isinstance(entry.get(name), str) for name in ("artifact", "profile", "metric", "toolchain"))
+
+
+def _key(entry: Mapping[str, Any]) -> tuple[str, str, str]:
+    return entry["artifact"], entry["profile"], entry["metric"]
 
 
 def gate_counts(
@@ -94,7 +115,7 @@ def gate_counts(
     Raises:
         InputError: the baseline is unreadable, or holds none of what was counted.
     """
-    known = {(e["artifact"], e["profile"], e["metric"]): e for e in read_counts_baseline(baseline)}
+    known = {_key(entry): entry for entry in read_counts_baseline(baseline)}
     wanted = set(metrics)
     if wanted - set(METRICS):
         raise InputError(
