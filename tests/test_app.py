@@ -408,6 +408,7 @@ def test_the_command_writes_and_updates(picture: Bundle, tmp_path: Path, capsys)
 ERRORS = {
     "is not a package name": ["--package", "Vision"],
     "has the reserved word 'class'": ["--package", "com.class.vision"],
+    "begins with java, which belongs to the platform": ["--package", "java.lang"],
     "--package is missing": [],
     "--platform 'ios' is not known: choose from android, swift, cpp": [
         "--package",

@@ -41,12 +41,15 @@ _TAKEN_SLUGS = frozenset(
 )
 _PACKAGE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 
+# The class loaders of a phone refuse an app's classes there, or its own shadow them.
+_PLATFORM = frozenset({"android", "androidx", "dalvik", "java", "javax", "kotlin", "kotlinx"})
+
 
 def check_package(name: str) -> str:
     """``name`` when Android takes it as a package and application id.
 
     Raises:
-        InputError: it isn't two or more lower-case words with dots between, or a word is reserved.
+        InputError: it isn't two or more lower-case words with dots between, a word is reserved, or the platform owns it.
     """
     if not _PACKAGE.fullmatch(name):
         raise InputError(
@@ -57,6 +60,11 @@ def check_package(name: str) -> str:
     if reserved:
         raise InputError(
             f"--package {name!r} has the reserved word {reserved[0]!r} in it: choose another, like com.acme.vision."
+        )
+    owner = name.partition(".")[0]
+    if owner in _PLATFORM:
+        raise InputError(
+            f"--package {name!r} begins with {owner}, which belongs to the platform: choose another, like com.acme.vision."
         )
     return name
 
