@@ -63,7 +63,7 @@ def measure_all(folder: Path, threads: list[int], budget_s: float) -> None:
             if time.monotonic() - started > budget_s:
                 print("out of time: call again to go on")
                 return
-            options = MeasureOptions(num_threads=count, processes=PROCESSES, max_time_s=4.0, run_time_s=0.4)
+            options = MeasureOptions(num_threads=count, processes=PROCESSES, max_time_s=3.0, run_time_s=0.4)
             taken = measure(path, options)
             medians = [statistics.median(take.result["times_ms"]) for take in taken.takes]
             row = {

@@ -22,20 +22,23 @@ if TYPE_CHECKING:
 
 # Runtimes with the kernels of a calibrated one.
 _SAME_KERNELS = {"tflite_runtime": "litert"}
-# What kernels share → (standard deviation of the logarithm, whether it also depends on the shape).
+# What kernels share → (standard deviation of the logarithm, how far apart in shape they still tell on each other:
+# None for any shape, else in units of _LENGTHS). The wide ones learn how the formula bends wrongly over all sizes.
 # Letters: c class, o operator, r runtime, a arithmetic, w who executes, t one thread or more.
-COMPONENTS: tuple[tuple[str, float, bool], ...] = (
-    ("", 0.5, False),
-    ("c", 0.4, False),
-    ("co", 0.4, False),
-    ("rw", 0.3, False),
-    ("rawt", 0.2, False),
-    ("coaw", 0.3, False),
-    ("coraw", 0.3, False),
-    ("corawt", 0.1, False),
-    ("cow", 0.3, True),
-    ("coraw", 0.3, True),
-    ("corawt", 0.15, True),
+COMPONENTS: tuple[tuple[str, float, float | None], ...] = (
+    ("", 0.5, None),
+    ("c", 0.4, None),
+    ("co", 0.4, None),
+    ("rw", 0.3, None),
+    ("rawt", 0.2, None),
+    ("coaw", 0.3, None),
+    ("coraw", 0.3, None),
+    ("corawt", 0.1, None),
+    ("c", 2.0, 5.0),
+    ("coaw", 1.0, 5.0),
+    ("cow", 0.3, 1.0),
+    ("coraw", 0.3, 1.0),
+    ("corawt", 0.15, 1.0),
 )
 _LETTERS = "corawt"
 # Operators without multiply-accumulates that cost alike, by words in their names; all others are sums and products.
@@ -139,10 +142,11 @@ def covariance(a: Likeness, b: Likeness) -> np.ndarray:
     }
     scaled_a, scaled_b = a.shapes / _LENGTHS, b.shapes / _LENGTHS
     squared = (scaled_a**2).sum(1)[:, None] + (scaled_b**2).sum(1)[None, :] - 2 * scaled_a @ scaled_b.T
-    near = np.exp(-0.5 * np.maximum(squared, 0.0))
+    squared = np.maximum(squared, 0.0)
+    near = {width: np.exp(-0.5 * squared / width**2) for *_, width in COMPONENTS if width is not None}
     total = np.zeros((len(a), len(b)))
-    for shared, deviation, by_shape in COMPONENTS:
-        part = near if by_shape else 1.0
+    for shared, deviation, width in COMPONENTS:
+        part = 1.0 if width is None else near[width]
         for letter in shared:
             part = part * same[letter]
         total += deviation**2 * part

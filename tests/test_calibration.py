@@ -14,6 +14,7 @@ from device_standins import fake_payload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeopt.android_harness import device_facts
 from edgeopt.calibration import run as calibration_run
 from edgeopt.calibration.files import SuiteFile
 from edgeopt.calibration.measuring import Journal, measure_here
@@ -283,10 +284,18 @@ def test_a_phone_is_calibrated_through_adb(
         files.append(SuiteFile(f"n{index}", "fp32", "litert", path))
     monkeypatch.setattr(calibration_run, "suite_files", lambda names, say: files)
     payload = fake_payload(quiet_home)
-    done = calibration_run.calibrate(
-        "pixel7", quiet_home / "mine.toml", SILENT, target=phone.target(), threads=[1], rounds=1,
-        make_payload=lambda runtime: payload,
-    )  # fmt: skip
+
+    def calibrate() -> calibration_run.Calibrated:
+        return calibration_run.calibrate(
+            "pixel7", quiet_home / "mine.toml", SILENT, target=phone.target(), threads=[1], rounds=1,
+            make_payload=lambda runtime: payload,
+        )  # fmt: skip
+
+    # The stand-in has this machine's processor, which is seen; only a device that has its own may be calibrated.
+    with pytest.raises(InputError, match="its times say nothing about a device"):
+        calibrate()
+    monkeypatch.setattr(device_facts, "_emulation", lambda *told: None)
+    done = calibrate()
     assert [each.ms for each in done.latencies] == [1.0] * 5
     from edgeopt.converters.kernels import file_kernels
 
