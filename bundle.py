@@ -54,6 +54,17 @@ class FileTensor(_Data):
     quantization: tuple[float, int] | None = None
 
 
+class Predicted(_Data):
+    """What the cost model expects of a file on the bundle's device; ``band80`` holds 80% of what turned out."""
+
+    threads: int
+    latency_ms: float
+    band80: tuple[float, float]
+    peak_memory_mib: float
+    grade: Literal["predicted", "transferred", "calibrated"]
+    basis: str
+
+
 class Artifact(_Data):
     """One model file and what is known of it."""
 
@@ -71,6 +82,7 @@ class Artifact(_Data):
     outputs: list[FileTensor]
     contents: dict[str, Any]
     parity: list[dict[str, Any]]
+    predicted: list[Predicted] = []
     changes: list[str] = []
     metric: float | None = None
     warnings: list[str] = []

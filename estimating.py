@@ -12,6 +12,7 @@ from typing import Any
 
 from .converters.kernels import RUNTIME_OF, read_work
 from .cost_model import Estimate, Kernel, predict
+from .cost_model.accelerators import AcceleratorEstimate, accelerator_estimates
 from .cost_model.advice import Alternative, advice
 from .cost_model.energy import EnergyEstimate, estimate_energy
 from .cost_model.machine import unknown_cores
@@ -112,7 +113,7 @@ class Estimates:
     model: str
     profile: DeviceProfile
     items: tuple[ArtifactEstimate, ...]
-    accelerators: tuple[str, ...]
+    accelerators: tuple[AcceleratorEstimate, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self, *, per_layer: bool = False) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class Estimates:
             "estimates": [
                 {**item.to_dict(), **({"layers": item.layers()} if per_layer else {})} for item in self.items
             ],
-            "accelerators": list(self.accelerators),
+            "accelerators": [each.to_dict() for each in self.accelerators],
             "measurements": [row for item in self.items for row in item.measurements(self.profile.name)],
             "warnings": list(self.warnings),
         }
@@ -177,7 +178,8 @@ def estimate(
         each.kernel.delegate is None and each.kernel.macs for item in items for each in item.latency.kernels
     ):
         warnings.append("some layers run outside XNNPACK, of which less is known: they may take longer")
-    return Estimates(name, target, tuple(items), _accelerators(target), tuple(warnings))
+    elsewhere = accelerator_estimates(target, candidates[0].kernels)
+    return Estimates(name, target, tuple(items), tuple(elsewhere), tuple(warnings))
 
 
 def _precisions(given: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -379,10 +381,3 @@ def _over(
         for what, value, budget, unit in checks
         if value is not None and budget is not None and value > budget
     ]
-
-
-def _accelerators(profile: DeviceProfile) -> tuple[str, ...]:
-    return tuple(
-        f"{each.name} ({each.kind}): no estimate, because no measurement of this chip's {each.kind} is in the cost model"
-        for each in profile.accelerators
-    )

@@ -27,12 +27,13 @@ from .converters.file_report import inspect_file
 from .converters.keras.recipe import KerasRecipe
 from .converters.keras.source import KerasSource
 from .converters.workers import Outcome, Task, parallel_processes, run_tasks
+from .device_profiles import DeviceProfile
 from .errors import EdgeoptError, GateError, InputError
 from .gates import Gates, artifact_failures, artifact_warnings
 from .keras_planning import KerasPlan
 from .models.data import load_evaluation
 from .models.findings import Finding
-from .record import versions
+from .record import predicted, versions
 from .results.summary import bundle_summary
 
 Progress = Callable[[str], None]
@@ -253,7 +254,7 @@ def _write(
     produced = [item for item in made if item.checks is not None]
     not_made = [(item.file, f) for item in made if item.checks is None for f in item.findings]
     not_made += [(f"model.{f.format}", f) for f in plan.findings if f.severity == "error"]
-    artifacts = [_artifact(item, checks, gates, plan.profile.budgets.size_mib) for item in produced]
+    artifacts = [_artifact(item, checks, gates, plan.profile) for item in produced]
     failed = any(a["status"] == "failed" for a in artifacts) or (gates.strict and bool(not_made))
     evaluation = None
     if checks.evaluation is not None:
@@ -290,7 +291,7 @@ def _write(
     write_manifest(folder, manifest, bundle_summary(manifest))
 
 
-def _artifact(item: KerasFile, checks: Checks, gates: Gates, size_budget_mib: float | None) -> dict[str, Any]:
+def _artifact(item: KerasFile, checks: Checks, gates: Gates, profile: DeviceProfile) -> dict[str, Any]:
     assert item.path is not None and item.checks is not None
     problems = artifact_failures(item, checks, gates)
     return {
@@ -307,12 +308,13 @@ def _artifact(item: KerasFile, checks: Checks, gates: Gates, size_budget_mib: fl
         "outputs": item.checks.io["outputs"],
         "contents": item.report,
         "parity": [parity.to_dict() for parity in item.checks.parity],
+        "predicted": predicted(item.path, profile),
         "changes": list(item.changes),
         "metric": item.checks.metric,
         "warnings": [
             *problems,
             *(f.sentence() for f in item.findings),
-            *artifact_warnings(item, size_budget_mib),
+            *artifact_warnings(item, profile.budgets.size_mib),
         ],
         "convert_s": round(item.convert_s, 2),
     }

@@ -13,7 +13,12 @@ from typing import Any
 from .bundle import sha256_of, write_golden, write_manifest
 from .converters.checks import Checks
 from .converters.jobs import Produced
+from .cost_model import predict
+from .device_profiles import DeviceProfile
+from .errors import EdgeoptError
+from .estimating import estimate
 from .gates import Gates, artifact_failures, artifact_warnings
+from .models.kernels import program_kernels
 from .models.workload import workload
 from .optimizers.capabilities import ROADS
 from .planning import Plan
@@ -52,7 +57,7 @@ def write_record(plan: Plan, folder: Path, checks: Checks, result: ExportResult,
         problems = artifact_failures(item, checks, gates)
         failures += [f"{item.wanted.file}: {problem}" for problem in problems]
         shrinks = plan.optimized is not None and bool(plan.optimized.model.masks)
-        artifacts.append(_artifact(item, problems, plan.profile.budgets.size_mib, shrinks=shrinks))
+        artifacts.append(_artifact(item, problems, plan.profile, shrinks=shrinks))
     if gates.strict:
         failures += [f"{i.wanted.file} could not be made: {why_failed(i)}" for i in result.not_made]
         failures += [f.sentence() for f in plan.findings if f.severity == "error"]
@@ -62,7 +67,7 @@ def write_record(plan: Plan, folder: Path, checks: Checks, result: ExportResult,
 
 
 def _artifact(
-    item: Produced, problems: list[str], size_budget_mib: float | None, *, shrinks: bool
+    item: Produced, problems: list[str], profile: DeviceProfile, *, shrinks: bool
 ) -> dict[str, Any]:
     assert item.path is not None and item.checks is not None
     model = item.wanted.model
@@ -81,15 +86,48 @@ def _artifact(
         "outputs": item.checks.io["outputs"],
         "contents": item.report,
         "parity": [parity.to_dict() for parity in item.checks.parity],
+        "predicted": predicted(item.path, profile),
         "changes": list(model.changes),
         "metric": item.checks.metric,
         "warnings": [
             *(f.sentence() for f in item.findings),
             *problems,
-            *artifact_warnings(item, size_budget_mib),
+            *artifact_warnings(item, profile.budgets.size_mib),
         ],
         "convert_s": round(item.convert_s, 2),
     }
+
+
+def predicted(path: Path, profile: DeviceProfile) -> list[dict[str, Any]]:
+    """What the cost model expects of a file on its device, as the manifest keeps it; nothing where it can't say."""
+    try:
+        items = estimate(path, profile=profile).items
+    except EdgeoptError:
+        return []
+    return [
+        {
+            "threads": item.latency.num_threads,
+            "latency_ms": item.latency.latency_ms,
+            "band80": [item.latency.low_ms, item.latency.high_ms],
+            "peak_memory_mib": item.memory.peak_mib,
+            "grade": item.latency.grade,
+            "basis": item.latency.basis,
+        }
+        for item in items
+    ]
+
+
+def _optimization(plan: Plan) -> dict[str, Any] | None:
+    """What a recipe that trains did, with the latency in float32 that is expected before and after it."""
+    if plan.optimized is None:
+        return None
+    programs = [plan.optimized.original.program, plan.optimized.model.capture.program]
+    try:
+        found = [predict(program_kernels(each), plan.profile, runtime="executorch") for each in programs]
+    except EdgeoptError:
+        return plan.optimized.to_dict()
+    expected = {"predicted_ms": [each.latency_ms for each in found], "predicted_grade": found[0].grade}
+    return {**plan.optimized.to_dict(), **expected}
 
 
 def _compressed_bytes(path: Path) -> int:
@@ -137,7 +175,7 @@ def _manifest(
             "weight_bytes": source.weight_bytes,
             "macs": workload(captured.program).macs,
         },
-        "optimization": plan.optimized.to_dict() if plan.optimized else None,
+        "optimization": _optimization(plan),
         "profile": plan.profile.model_dump(mode="json"),
         "recipes": [recipe.to_dict() for recipe in plan.recipes],
         "choice": choice,

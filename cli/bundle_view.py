@@ -56,11 +56,13 @@ def bundle_payload(bundle: Bundle) -> dict[str, Any]:
         "artifacts": [artifact.model_dump(mode="json") for artifact in manifest.artifacts],
         "not_made": manifest.not_made,
         "evaluation": manifest.evaluation.model_dump(mode="json") if manifest.evaluation else None,
-        "measurements": [m for artifact in manifest.artifacts for m in _measurements(artifact)],
+        "measurements": [
+            m for artifact in manifest.artifacts for m in _measurements(artifact, manifest.profile["name"])
+        ],
     }
 
 
-def _measurements(artifact: Artifact) -> Iterator[dict[str, Any]]:
+def _measurements(artifact: Artifact, profile: str) -> Iterator[dict[str, Any]]:
     common = {"grade": "measured", "artifact": artifact.file, "target": "host"}
     yield {"metric": "size_bytes", "value": artifact.size_bytes, **common}
     for parity in artifact.parity:
@@ -68,6 +70,14 @@ def _measurements(artifact: Artifact) -> Iterator[dict[str, Any]]:
             yield {"metric": metric, "value": parity[metric], "output": parity["output"], **common}
     if artifact.metric is not None:
         yield {"metric": "accuracy", "value": artifact.metric, **common}
+    for each in artifact.predicted:
+        row = {
+            "metric": "latency_ms",
+            "value": each.latency_ms,
+            "band80": list(each.band80),
+            "threads": each.threads,
+        }
+        yield {**row, "grade": each.grade, "artifact": artifact.file, "target": profile}
     ratio = artifact.contents.get("delegated_macs_ratio")
     if ratio is not None:
         yield {"metric": "delegated_macs_ratio", "value": ratio, **common}
@@ -85,6 +95,14 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
         found = (manifest.optimization or {}).get("metric")
         optimized = f", {found:.4f} after the recipe" if found is not None else ""
         console.print(f"source model: {metric.metric} {metric.value:.4f}{optimized}{size}")
+    predicted = [each for artifact in manifest.artifacts for each in artifact.predicted]
+    if predicted:
+        console.print(
+            f"latency is {predicted[0].grade} from {predicted[0].basis}, on up to "
+            f"{max(each.threads for each in predicted)} threads: edgeopt estimate says more",
+            style="dim",
+            soft_wrap=True,
+        )
     for reason in manifest.choice:
         console.print(f"because {reason}", style="dim", soft_wrap=True)
     colour = "green" if bundle.passed else "red"
@@ -92,7 +110,7 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
 
 
 # What a narrow terminal does without, in this order; the summary and --json have it all.
-_DISPENSABLE = ("top-1", "int8", "delegated")
+_DISPENSABLE = ("top-1", "int8", "delegated", "predicted")
 _UNBOUNDED = 10_000
 
 
@@ -126,6 +144,9 @@ def _cells(artifact: Artifact, metric: str | None) -> dict[str, str]:
         "delegated": percent(artifact.contents.get("delegated_macs_ratio")),
         "int8": percent(artifact.contents.get("quantized_weights_ratio")),
     }
+    if artifact.predicted:
+        best = min(artifact.predicted, key=lambda each: each.latency_ms)
+        cells["predicted"] = f"{best.latency_ms:.3g} ms"
     if metric is not None:
         cells[metric] = f"{artifact.metric:.4f}" if artifact.metric is not None else "–"
     cells[""] = "[green]ok[/]" if artifact.status == "verified" else "[red]failed[/]"

@@ -156,8 +156,8 @@ def _draw_words(console: Console, found: Estimates) -> None:
             console.print(
                 f"over budget: {item.artifact}, {_threads(item)}: {sentence}", markup=False, soft_wrap=True
             )
-    for sentence in found.accelerators:
-        console.print(sentence, markup=False, soft_wrap=True, style="dim")
+    for each in found.accelerators:
+        console.print(each.sentence, markup=False, soft_wrap=True, style="dim")
 
 
 def _draw_layers(console: Console, item: ArtifactEstimate) -> None:

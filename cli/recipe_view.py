@@ -38,6 +38,13 @@ def draw_passes(console: Console, optimization: Mapping[str, Any]) -> None:
     ]
     if parts:
         console.print("; ".join(parts), soft_wrap=True)
+    if "predicted_ms" in optimization:
+        before, after = optimization["predicted_ms"]
+        console.print(
+            f"latency in float32, one thread ({optimization['predicted_grade']}): {before:.3g} → {after:.3g} ms "
+            f"({_change(before, after)})",
+            soft_wrap=True,
+        )
     metric = optimization.get("metric")
     if isinstance(metric, list):
         name = optimization.get("metric_name", "metric")
@@ -51,5 +58,5 @@ def _count(value: int) -> str:
     return str(value)
 
 
-def _change(before: int, after: int) -> str:
+def _change(before: float, after: float) -> str:
     return f"{(after - before) / before:+.0%}" if before else "new"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -22,6 +22,7 @@ def bundle_summary(manifest: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
         *(_row(artifact) for artifact in manifest["artifacts"]),
         "",
+        *_predictions(manifest["artifacts"]),
     ]
     evaluation = manifest.get("evaluation")
     if evaluation:
@@ -48,10 +49,32 @@ def bundle_summary(manifest: Mapping[str, Any]) -> str:
         *(f"- output `{_tensor(tensor)}`" for tensor in manifest["outputs"]),
         "",
         "Parity and metric were measured on the host that made the bundle, in each file's own runtime.",
-        "Speed was not: `edgeopt bench` measures it.",
+        "Speed was not: what stands above is foretold, `edgeopt bench` measures it.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _predictions(artifacts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Expected latency of each file by threads, with its band and what it rests on."""
+    rows = [(artifact["file"], entry) for artifact in artifacts for entry in artifact.get("predicted", ())]
+    if not rows:
+        return []
+    bases = dict.fromkeys(f"{entry['grade']} from {entry['basis']}" for _, entry in rows)
+    return [
+        "## Expected on the device",
+        "",
+        "| File | Threads | Latency | 80% band | Peak memory | Grade |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| `{file}` | {entry['threads']} | {entry['latency_ms']:.3g} ms | {entry['band80'][0]:.3g} to "
+            f"{entry['band80'][1]:.3g} ms | {entry['peak_memory_mib']:.3g} MiB | {entry['grade']} |"
+            for file, entry in rows
+        ),
+        "",
+        f"Latency: {'; '.join(bases)}.",
+        "",
+    ]
 
 
 def _passes(optimization: Mapping[str, Any]) -> list[str]:
@@ -64,6 +87,10 @@ def _passes(optimization: Mapping[str, Any]) -> list[str]:
         "",
         f"Parameters {old_parameters:,} → {parameters:,}, multiply-accumulates {old_macs:,} → {macs:,}.",
     ]
+    if "predicted_ms" in optimization:
+        before, after = optimization["predicted_ms"]
+        grade = optimization["predicted_grade"]
+        lines.append(f"Latency in float32 on one thread: {before:.3g} → {after:.3g} ms ({grade}).")
     if optimization.get("metric") is not None:
         lines.append(f"The optimised model in PyTorch, before conversion: {optimization['metric']:.4f}.")
     return lines

@@ -19,6 +19,7 @@ from torch import nn
 import edgeopt
 from edgeopt.cli import main
 from edgeopt.cost_model import Kernel, predict
+from edgeopt.cost_model.accelerators import accelerator_estimates
 from edgeopt.cost_model.advice import Alternative, advice
 from edgeopt.cost_model.energy import dram_bytes, estimate_energy
 from edgeopt.cost_model.memory import MemoryFacts, estimate_memory, peak_bytes
@@ -76,13 +77,42 @@ def test_the_table_names_grade_basis_and_advice(file: Path, capsys: pytest.Captu
         assert word in out
 
 
-@pytest.mark.parametrize("profile", ["pixel7", "raspberry_pi_5"])
-def test_accelerators_get_no_figure_without_a_measurement(
-    file: Path, profile: str, capsys: pytest.CaptureFixture[str]
+def _one_convolution(macs: int, kind: str = "conv") -> list[Kernel]:
+    return [Kernel("only", kind, "fp32", macs=macs, bytes_in=1e6, bytes_out=1e6)]  # type: ignore[arg-type]
+
+
+def test_an_accelerator_gets_a_figure_only_from_its_own_chip() -> None:
+    (gpu,) = accelerator_estimates(load_profile("raspberry_pi_5"), _one_convolution(300_000_000))
+    assert gpu.grade == "transferred" and gpu.latency_ms is not None and gpu.band80 is not None
+    assert gpu.band80[0] < gpu.latency_ms < gpu.band80[1] and gpu.models is not None and gpu.models >= 8
+    (more,) = accelerator_estimates(load_profile("raspberry_pi_5"), _one_convolution(600_000_000))
+    assert more.latency_ms is not None and more.latency_ms > gpu.latency_ms
+    assert all(
+        each.latency_ms is None
+        for each in accelerator_estimates(load_profile("pixel7"), _one_convolution(10**8))
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernels", "words"),
+    [
+        (_one_convolution(10**13), "multiply-accumulates and this one has"),
+        (_one_convolution(10**9, "matmul"), "convolutional and this one isn't"),
+    ],
+)
+def test_an_accelerator_gets_no_figure_for_a_model_unlike_those_measured(
+    kernels: list[Kernel], words: str
 ) -> None:
-    found = _json(capsys, str(file), "--profile", profile)
-    assert len(found["accelerators"]) == len(load_profile(profile).accelerators)
-    assert all("no estimate" in sentence for sentence in found["accelerators"])
+    (gpu,) = accelerator_estimates(load_profile("raspberry_pi_5"), kernels)
+    assert gpu.latency_ms is None and gpu.grade is None and words in gpu.sentence
+
+
+def test_accelerators_are_listed_with_the_reason_for_no_figure(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _json(capsys, str(file), "--profile", "pixel7")
+    assert len(found["accelerators"]) == len(load_profile("pixel7").accelerators)
+    assert all("no estimate, because" in each["sentence"] for each in found["accelerators"])
 
 
 @pytest.mark.parametrize(
@@ -292,3 +322,35 @@ def test_advice_says_what_helps_and_what_does_not() -> None:
     assert words[0].startswith("100% of the time is 3 depthwise convolutions")
     assert "int8-static would make it 2.4× faster" in words[1]
     assert words[2] == "fp16 would not make it faster"
+
+
+@pytest.mark.slow
+def test_analyze_counts_what_a_layer_costs_in_predicted_time() -> None:
+    from edgeopt.analyze import analyze
+
+    model = Path(__file__).with_name("sample_models.py")
+    found = analyze(f"{model}:net", profile="pixel7", calibration=f"{model}:calibration", explain=1)
+    assert found.predicted_ms is not None and set(found.predicted_ms) == {
+        layer.name for layer in found.layers
+    }
+    assert found.to_dict()["cost_basis"] == "predicted time"
+    convolutions = [found.predicted_ms[layer.name] for layer in found.layers if layer.operator == "conv2d"]
+    assert len(convolutions) == 2 and min(convolutions) > 0
+    assert sum(found.cost_share(layer) for layer in found.layers) == pytest.approx(1)
+
+
+def test_a_recipe_that_prunes_says_what_its_files_will_take() -> None:
+    from types import SimpleNamespace
+
+    from edgeopt.record import _optimization
+
+    def capture(channels: int) -> SimpleNamespace:
+        model = nn.Sequential(nn.Conv2d(3, channels, 3), nn.ReLU(), nn.Conv2d(channels, 8, 3)).eval()
+        return SimpleNamespace(program=torch.export.export(model, (torch.randn(1, 3, 64, 64),)))
+
+    made = SimpleNamespace(original=capture(64), model=SimpleNamespace(capture=capture(16)), to_dict=dict)
+    plan = SimpleNamespace(optimized=made, profile=load_profile("pixel7"))
+    found = _optimization(plan)  # type: ignore[arg-type]
+    assert found is not None
+    before, after = found["predicted_ms"]
+    assert 0 < after < before / 2 and found["predicted_grade"] in ("predicted", "transferred")

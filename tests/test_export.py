@@ -396,3 +396,36 @@ def test_ctrl_c_cleans_up_and_the_next_export_sweeps(tmp_path: Path) -> None:
     left.mkdir()
     edgeopt.export(f"{MODEL}:net", profile="pixel7", formats=("tflite",), precision="fp32", output=out)
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_every_file_comes_with_what_is_expected_of_it(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_bundle(bundle)
+    for artifact in loaded.artifacts:
+        assert [each.threads for each in artifact.predicted] == [1, 2]
+        assert all(each.grade != "measured" and each.basis for each in artifact.predicted)
+    assert "## Expected on the device" in (bundle / "SUMMARY.md").read_text(encoding="utf-8")
+    assert main(["estimate", str(bundle), "--profile", "pixel7", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["estimates"]
+    expected = {(a.file, each.threads): each.latency_ms for a in loaded.artifacts for each in a.predicted}
+    assert {(item["artifact"], item["threads"]): item["latency_ms"] for item in found} == pytest.approx(
+        expected
+    )
+    macs = {a.file: a.contents["macs"] for a in loaded.artifacts}
+    assert len(set(macs.values())) == 1
+
+
+def test_an_estimate_of_some_of_a_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def names(*arguments: str) -> list[str]:
+        assert (
+            main(["estimate", str(bundle), "--profile", "pixel7", "--num-threads", "1", "--json", *arguments])
+            == 0
+        )
+        return [item["artifact"] for item in json.loads(capsys.readouterr().out)["estimates"]]
+
+    static = names("--precision", "int8-static", "--runtime", "litert")
+    assert len(static) == 1 and static[0].endswith(".tflite") and "static" in static[0]
+    # A precision without a file is foretold from the float32 one.
+    assert names("--precision", "int8-weights", "--runtime", "litert") == ["model.tflite in int8-weights"]
+    assert main(["estimate", str(bundle), "--profile", "pixel7", "--runtime", "torch"]) == 2
