@@ -230,7 +230,7 @@ class _Device:
         if done.failure is not None:
             raise done.failure
         if self.device.power is not None and done.summary is not None:
-            self._energy(session, artifact, done, name, say)
+            self._energy(session, artifact, done, profile, say)
         if self.device.profile_ops:
             say("ops")
             ops = profile_ops_on_device(session, done)
@@ -238,10 +238,13 @@ class _Device:
             self.outcome.profiles.append(entry)
 
     def _energy(
-        self, session: DeviceSession, artifact: Artifact, done: DeviceMeasurement, name: str | None,
+        self, session: DeviceSession, artifact: Artifact, done: DeviceMeasurement, profile: DeviceProfile | None,
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
         from ..android_harness.device_power import choose_device_meter, energy_on_device
+        from .expected_energy import expected_energy
+
+        name = profile.name if profile else None
 
         try:
             meter = choose_device_meter(
@@ -252,7 +255,9 @@ class _Device:
         except DeviceError:
             raise
         except EdgeoptError as error:
-            self.outcome.warnings.append(f"{self.target.name}: no energy figure: {error}")
+            expected = expected_energy(artifact.path, profile, done)
+            more = f" {expected}" if expected else ""
+            self.outcome.warnings.append(f"{self.target.name}: no energy figure: {error}{more}")
             return
         self.outcome.records += device_energy_records(energy, artifact, done, session, name)
 

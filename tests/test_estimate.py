@@ -8,6 +8,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from edgeopt.device_profiles import load_profile
 from edgeopt.device_profiles.schema import Budgets
 from edgeopt.errors import InputError
 from edgeopt.estimating import estimate
+from edgeopt.results.expected_energy import expected_energy
 
 
 @pytest.fixture(scope="module")
@@ -340,8 +342,6 @@ def test_analyze_counts_what_a_layer_costs_in_predicted_time() -> None:
 
 
 def test_a_recipe_that_prunes_says_what_its_files_will_take() -> None:
-    from types import SimpleNamespace
-
     from edgeopt.record import _optimization
 
     def capture(channels: int) -> SimpleNamespace:
@@ -354,3 +354,17 @@ def test_a_recipe_that_prunes_says_what_its_files_will_take() -> None:
     assert found is not None
     before, after = found["predicted_ms"]
     assert 0 < after < before / 2 and found["predicted_grade"] in ("predicted", "transferred")
+
+
+def test_without_a_meter_the_profile_says_what_energy_to_expect(file: Path) -> None:
+    profile = load_profile("pixel7")
+    done = SimpleNamespace(summary=SimpleNamespace(median_ms=10.0), options=SimpleNamespace(num_threads=1))
+    words = expected_energy(file, profile, done)  # type: ignore[arg-type]
+    assert words is not None and "(predicted)" in words and "pixel7" in words
+    # 10 ms of one of the fastest cores, which its maker's energy model gives 3,269 mW.
+    assert "32.7 mJ" in words
+    silent = profile.model_copy(
+        update={"power": profile.power.model_copy(update={"active_mw_per_core": None})}
+    )
+    assert expected_energy(file, silent, done) is None  # type: ignore[arg-type]
+    assert expected_energy(file, None, done) is None  # type: ignore[arg-type]
