@@ -94,8 +94,17 @@ def _workspace(delegate: Delegate) -> int:
 def _delegate_kernels(delegate: Delegate) -> list[Kernel]:
     if delegate.name != "XNNPACK":
         return [Kernel(f"{delegate.name} partition", "other", "fp32", delegate=delegate.name)]
-    found = [(node, _node_kernel(node, delegate)) for node in delegate.nodes]
-    return [replace(kernel, op=_op_of(node).lower()) for node, kernel in found if kernel is not None]
+    found: list[Kernel] = []
+    for node in delegate.nodes:
+        kernel = _node_kernel(node, delegate)
+        if kernel is None:
+            continue
+        found.append(replace(kernel, op=_op_of(node).lower()))
+        if kernel.kind == "elementwise" and node.get("output_min_max") and found[-1].op != "clamp":
+            # XNNPACK clamps a sum or a product in a kernel of its own.
+            clamp = replace(kernel, name=f"{kernel.name}.clamp", bytes_in=kernel.bytes_out, bytes_weights=0)
+            found.append(replace(clamp, op="clamp"))
+    return found
 
 
 def _op_of(node: dict[str, Any]) -> str:

@@ -137,8 +137,12 @@ def test_both_formats_hold_the_same_work(kernel_files: Path, model: str) -> None
     pte, tflite = (file_kernels(kernel_files / f"{model}.{format}") for format in ("pte", "tflite"))
     assert total_macs(pte) == total_macs(tflite)
     profile = load_profile("pixel7")
-    times = [predict(each, profile, runtime="litert").latency_ms for each in (pte, tflite)]
-    assert times[0] == pytest.approx(times[1], rel=0.15)
+    times = []
+    for kernels in (pte, tflite):
+        # What stands between the layers differs: ExecuTorch writes attention out in more steps.
+        found = predict(kernels, profile, runtime="litert").kernels
+        times.append(sum(each.latency_ms for each in found if each.kernel.macs))
+    assert times[0] == pytest.approx(times[1], rel=0.02)
 
 
 @pytest.mark.slow
