@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from architectures import kernels as architecture_kernels
-from published_rows import Row, devices
+from published_rows import Row
 from scipy import sparse
 
-from edgeopt.cost_model import constants as constants_module
 from edgeopt.cost_model.analytic import CLASSES, GROUP_OF_CLASS, GROUPS, paths_of, place_of, terms, work_of
-from edgeopt.cost_model.constants import COMPONENTS, Constants
-from edgeopt.cost_model.machine import PATH_NAMES
+from edgeopt.cost_model.constants import COMPONENTS
+from edgeopt.cost_model.machine import PATH_NAMES, core_alias, core_kind
 
 LIBRARIES = ("ncnn", "xnnpack", "tflite_2019", "paddle_lite", "mnn")
 # Where the fit starts and what it is held to: (share of the peak for float32) of each class.
@@ -35,13 +31,25 @@ SHARED = {  # constant → (start, spread of its logarithm)
     "overlap_in_order": (1.0, 0.4), "overlap_out_of_order": (1.0, 0.4), "l2_cycles": (0.06, 0.6),
     "llc_cycles": (0.1, 0.6), "dram_core": (1.0, 0.5), "dram_chip": (1.5, 0.4),
 }  # fmt: skip
-RUNTIME = {"dispatch_cycles": (4000.0, 0.7), "wake_us": (1.5, 0.7), "parallel": (0.03, 0.7)}
-# Spreads of the logarithms of what may deviate: by component.
-CORE_SPREAD = {"compute": 0.35, "memory": 0.35, "overhead": 0.35, "fp16": 0.2, "int8": 0.25}
-CHIP_SPREAD = {"compute": 0.12, "memory": 0.3, "overhead": 0.3, "fp16": 0.1, "int8": 0.2}
-GROUP_SPREAD = {"core": 0.15, "chip": 0.12}
-CONFIG_SPREAD = {"compute": 0.08, "memory": 0.15, "overhead": 0.2}
-CONFIG_GROUP_SPREAD = 0.08
+RUNTIME = {
+    "dispatch_cycles": (4000.0, 0.7),
+    "split": (0.1, 1.0),
+    "wake_us": (1.5, 0.7),
+    "parallel": (0.03, 0.7),
+}
+# Spreads of the logarithms of what a device may deviate by, level by level: component → spread ("group" for
+# each group of kernel classes).
+LEVELS = {
+    "kind": {"compute": 0.4, "memory": 0.3, "overhead": 0.4, "fp16": 0.2, "int8": 0.6, "group": 0.2},
+    "alias": {"compute": 0.25, "memory": 0.25, "overhead": 0.25, "fp16": 0.15, "int8": 0.25, "group": 0.12},
+    "core": {"compute": 0.15, "memory": 0.2, "overhead": 0.2, "fp16": 0.1, "int8": 0.15, "group": 0.08},
+    "chip": {"compute": 0.12, "memory": 0.2, "overhead": 0.2, "fp16": 0.1, "int8": 0.2, "group": 0.12},
+    "config": {"compute": 0.15, "memory": 0.25, "overhead": 0.25, "fp16": 0.1, "int8": 0.12, "group": 0.12},
+}
+# Levels where a few are far off (a throttled board, a busy phone): Student's t with so many degrees.
+TAILED, TAIL = ("chip", "config"), 3.0
+ERAS = ("2020", "2021", "2023")  # of ncnn; the last is what the constants are for
+ERA_SPREAD = 0.3
 NOISE = 0.08  # of a published row: versions, governors, temperature
 
 
@@ -53,6 +61,8 @@ class Problem:
         self.chips = sorted({row.chip for row in rows})
         self.cores = sorted({_core(row) for row in rows})
         self.configs = sorted({row.config for row in rows})
+        self.aliases = sorted({core_alias(core) for core in self.cores})
+        self.kinds = sorted({core_kind(core) for core in self.cores})
         self.observed = np.log([row.latency_ms for row in rows])
         columns: dict[str, list[Any]] = {}
         places: dict[str, list[float]] = {}
@@ -74,6 +84,7 @@ class Problem:
                 "per_position",
                 "activations",
                 "weights",
+                "splits",
                 "count",
             ):
                 columns.setdefault(name, []).append(getattr(work, name))
@@ -87,7 +98,8 @@ class Problem:
             for name, value in {
                 "path": PATH_NAMES.index(path), "library": LIBRARIES.index(row.library),
                 "core": self.cores.index(_core(row)), "chip": self.chips.index(row.chip),
-                "config": self.configs.index(row.config),
+                "config": self.configs.index(row.config), "alias": self.aliases.index(core_alias(_core(row))),
+                "kind": self.kinds.index(core_kind(_core(row))), "era": ERAS.index(row.era or ERAS[-1]),
             }.items():  # fmt: skip
                 index.setdefault(name, []).append(value)
         lengths = np.array(index.pop("length"))
@@ -107,8 +119,8 @@ def _core(row: Row) -> str:
     return row.machine.chosen(1)[0][0].core
 
 
-def _spreads(kind: Mapping[str, float], group: float) -> list[float]:
-    return [kind.get(name, group) for name in COMPONENTS]
+def _spreads(level: str) -> list[float]:
+    return [LEVELS[level].get(name, LEVELS[level]["group"]) for name in COMPONENTS]
 
 
 @dataclass
@@ -131,16 +143,22 @@ def blocks(problem: Problem) -> dict[str, Block]:
     found = {
         "efficiency": around(base, 0.5),
         "edges": around(np.full((c, 3), np.log(EDGE)), 0.6),
+        "edges_path": around(np.zeros((p, 3)), 0.4),
         "shared": around(np.log([v for v, _ in SHARED.values()]), [s for _, s in SHARED.values()]),
         "runtime_class": around(np.zeros((n, c)), 0.35),
         "runtime_path": around(np.zeros((n, p)), 0.3),
         "runtime_class_path": around(np.zeros((n, c, p)), 0.15),
         "runtime": around(np.log([[v for v, _ in RUNTIME.values()]] * n), [s for _, s in RUNTIME.values()]),
         "static": around(np.zeros(n), 1.0),
-        "core": around(np.zeros((len(problem.cores), len(COMPONENTS))), _spreads(CORE_SPREAD, GROUP_SPREAD["core"])),
-        "chip": around(np.zeros((len(problem.chips), len(COMPONENTS))), _spreads(CHIP_SPREAD, GROUP_SPREAD["chip"])),
-        "config": around(np.zeros((len(problem.configs), 3)), list(CONFIG_SPREAD.values())),
-        "config_group": around(np.zeros((len(problem.configs), len(GROUPS))), CONFIG_GROUP_SPREAD),
+        **{
+            level: around(np.zeros((len(names), len(COMPONENTS))), _spreads(level))
+            for level, names in (
+                ("kind", problem.kinds), ("alias", problem.aliases), ("core", problem.cores), ("chip", problem.chips),
+                ("config", problem.configs),
+            )
+        },
+        # Classes in float and in int8, of the years before the last.
+        "era": around(np.zeros((len(ERAS) - 1, 2, c)), ERA_SPREAD),
     }  # fmt: skip
     position = 0
     for block in found.values():
@@ -174,15 +192,13 @@ class Fit:
         problem = self.problem
         row, cls = problem.cell_row, problem.cell_class
         rows = {name: array[row] for name, array in problem.index.items()}
-        library, path, core, chip, config = (
-            rows[name] for name in ("library", "path", "core", "chip", "config")
-        )
+        library, path = rows["library"], rows["path"]
         named: dict[str, list[np.ndarray]] = {
             "efficiency": [
                 self._at("efficiency", cls, path), self._at("runtime_class", library, cls),
                 self._at("runtime_path", library, path), self._at("runtime_class_path", library, cls, path),
             ],
-            **{f"edge_{name}": [self._at("edges", cls, i)] for i, name in enumerate(("input", "output", "position"))},
+            **{f"edge_{name}": [self._at("edges", cls, i), self._at("edges_path", path, i)] for i, name in enumerate(("input", "output", "position"))},
             "static": [self._at("static", library)],
         }  # fmt: skip
         in_order = problem.place_rows["in_order"][row] > 0
@@ -192,19 +208,19 @@ class Fit:
             named[name] = [self._at("shared", np.full(len(row), list(SHARED).index(name)))]
         for i, name in enumerate(RUNTIME):
             named[name] = [self._at("runtime", library, i)]
-        group = GROUP_OF_CLASS[cls]
-        for name, at in (("compute", 0), ("memory", 1), ("overhead", 2)):
-            named[name] = [
-                self._at(kind, where, COMPONENTS.index(name))
-                for kind, where in (("core", core), ("chip", chip))
-            ] + [self._at("config", config, at)]
-        width = {"fp16": path == PATH_NAMES.index("fp16"), "int8": path >= PATH_NAMES.index("int8")}
-        for kind, where in (("core", core), ("chip", chip)):
-            named["compute"].append(self._at(kind, where, len(COMPONENTS) - len(GROUPS) + group))
-            for name, applies in width.items():
-                found = self._at(kind, where, COMPONENTS.index(name))
-                named["compute"].append(np.where(applies, found, -1))
-        named["compute"].append(self._at("config_group", config, group))
+        group = len(COMPONENTS) - len(GROUPS) + GROUP_OF_CLASS[cls]
+        fp16, int8 = path == PATH_NAMES.index("fp16"), path >= PATH_NAMES.index("int8")
+        named |= {"compute": [], "memory": [], "overhead": []}
+        for level in LEVELS:
+            where = rows[level]
+            for name in ("compute", "memory", "overhead"):
+                named[name].append(self._at(level, where, COMPONENTS.index(name)))
+            named["compute"].append(self._at(level, where, group))
+            for name, applies in (("fp16", fp16), ("int8", int8)):
+                named["compute"].append(np.where(applies, self._at(level, where, COMPONENTS.index(name)), -1))
+        early = rows["era"] < len(ERAS) - 1
+        era = self._at("era", np.minimum(rows["era"], len(ERAS) - 2), int8.astype(int), cls)
+        named["compute"].append(np.where(early, era, -1))
         return named
 
     def _evaluate(self, values: np.ndarray, *, slopes: bool) -> tuple[np.ndarray, Any]:
@@ -238,8 +254,20 @@ class Fit:
         )
         return logs.detach().numpy(), matrix.tocsr()
 
-    def solve(self, evaluations: int, weights: np.ndarray | None = None) -> None:
-        """Maximum a posteriori with a robust loss (soft L1), rows weighted by ``weights`` (0 leaves one out)."""
+    def solve(self, evaluations: int, weights: np.ndarray | None = None, rounds: int = 4) -> None:
+        """Maximum a posteriori with a robust loss (soft L1), rows weighted by ``weights`` (0 leaves one out).
+
+        Where a few may be far off (``TAILED``) the prior is Student's t: each round weighs its squares anew.
+        """
+        for _ in range(rounds):
+            distance = (self.values - self.middle) / self.spread
+            hold = np.ones(len(distance))
+            for name in TAILED:
+                part = self.blocks[name].slice
+                hold[part] = (1 + 1 / TAIL) / (1 + distance[part] ** 2 / TAIL)
+            self._least_squares(max(3, evaluations // rounds), weights, np.sqrt(hold))
+
+    def _least_squares(self, evaluations: int, weights: np.ndarray | None, hold: np.ndarray) -> None:
         from scipy.optimize import least_squares
 
         problem = self.problem
@@ -247,12 +275,12 @@ class Fit:
         chosen = np.ones(len(observed)) if weights is None else weights
         scale = np.sqrt(chosen) / NOISE
         count = len(observed)
-        ridge = sparse.identity(len(self.middle), format="csr")
+        ridge = sparse.diags(hold, format="csr")
         widen = sparse.diags(self.spread)
 
         def residuals(z: np.ndarray) -> np.ndarray:
             logs, _ = self._evaluate(self.middle + self.spread * z, slopes=False)
-            return np.concatenate([(logs - observed) * scale, z])
+            return np.concatenate([(logs - observed) * scale, hold * z])
 
         def jacobian(z: np.ndarray) -> Any:
             _, matrix = self._evaluate(self.middle + self.spread * z, slopes=True)
@@ -284,8 +312,7 @@ class Fit:
         """Logarithm of predicted over published of every row; ``runs=False`` leaves out what its run showed."""
         values = self.values.copy()
         if not runs:
-            for name in ("config", "config_group"):
-                values[self.blocks[name].slice] = 0.0
+            values[self.blocks["config"].slice] = 0.0
         return self._evaluate(values, slopes=False)[0] - self.problem.observed
 
     def unpack(self) -> dict[str, np.ndarray]:
@@ -293,85 +320,3 @@ class Fit:
         return {
             name: self.values[block.slice].reshape(block.start.shape) for name, block in self.blocks.items()
         }
-
-    def constants(self, bands: Mapping[str, tuple[float, float]]) -> Constants:
-        """What the cost model loads."""
-        return _constants(self.problem, self.unpack(), bands)
-
-
-def _constants(
-    problem: Problem, values: Mapping[str, np.ndarray], bands: Mapping[str, tuple[float, float]]
-) -> Constants:
-    runtimes = {}
-    for i, library in enumerate(LIBRARIES):
-        named = {f"class.{cls}": values["runtime_class"][i, j] for j, cls in enumerate(CLASSES)}
-        named |= {f"path.{path}": values["runtime_path"][i, j] for j, path in enumerate(PATH_NAMES)}
-        named |= {
-            f"class_path.{cls}.{path}": values["runtime_class_path"][i, j, k]
-            for j, cls in enumerate(CLASSES)
-            for k, path in enumerate(PATH_NAMES)
-            if abs(values["runtime_class_path"][i, j, k]) > 1e-4
-        }
-        named |= {name: values["runtime"][i, j] for j, name in enumerate(RUNTIME)}
-        named["static"] = 1 / (1 + np.exp(-values["static"][i]))
-        runtimes[library] = {name: float(value) for name, value in named.items()}
-    patterns: dict[str, list[str]] = {}
-    for entry in devices().values():
-        patterns.setdefault(entry["chip"], []).extend(
-            p for p in entry.get("match", []) if p not in patterns.get(entry["chip"], [])
-        )
-
-    def deviations(array: np.ndarray) -> dict[str, float]:
-        return {name: float(value) for name, value in zip(COMPONENTS, array, strict=True)}
-
-    return Constants(
-        efficiency={
-            cls: {path: float(values["efficiency"][i, j]) for j, path in enumerate(PATH_NAMES)}
-            for i, cls in enumerate(CLASSES)
-        },
-        edges={cls: tuple(float(v) for v in values["edges"][i]) for i, cls in enumerate(CLASSES)},  # type: ignore[misc]
-        shared={name: float(value) for name, value in zip(SHARED, values["shared"], strict=True)},
-        runtimes=runtimes,
-        cores={core: deviations(values["core"][i]) for i, core in enumerate(problem.cores)},
-        chips={
-            chip: (tuple(patterns[chip]), deviations(values["chip"][i]))
-            for i, chip in enumerate(problem.chips)
-        },
-        bands=dict(bands),
-    )
-
-
-def prior_constants() -> Constants:
-    """The constants before any row was seen."""
-    empty = SimpleNamespace(cores=[], chips=[], configs=[])
-    found = blocks(empty)  # type: ignore[arg-type]
-    wide = dict.fromkeys(("calibrated", "known_chip", "known_core", "unknown_core"), (0.5, 2.0))
-    return _constants(empty, {name: block.start for name, block in found.items()}, wide)  # type: ignore[arg-type]
-
-
-def write_constants(constants: Constants, provenance: Mapping[str, Any]) -> None:
-    """Write cost_model/fitted.json, atomically."""
-
-    def rounded(value: Any) -> Any:
-        if isinstance(value, float):
-            return round(value, 5)
-        if isinstance(value, Mapping):
-            return {key: rounded(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [rounded(item) for item in value]
-        return value
-
-    data = {
-        name: rounded(value) for name, value in vars(constants).items() if name not in ("provenance", "chips")
-    }
-    data["chips"] = {
-        name: {"match": list(match), "factors": rounded(factors)}
-        for name, (match, factors) in constants.chips.items()
-    }
-    text = json.dumps({"schema_version": 1, "provenance": dict(provenance), **data}, indent=1)
-    # One line for each list of plain figures keeps the file readable in a diff.
-    text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
-    target = Path(constants_module.__file__).with_name("fitted.json")
-    part = target.with_suffix(".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(target)

@@ -13,7 +13,7 @@ import numpy as np
 from cost_model_validation import Held
 from published_rows import Row
 
-COMMAND = "python benchmarks/fit_cost_model.py CSV --write --report docs/cost_model_tables.md --plot docs/cost_model.svg"
+COMMAND = "python benchmarks/fit_cost_model.py CSV --write --report docs/cost_model_tables.md --plot docs/cost_model.png"
 _LIMITS = (10, 20, 30)
 
 

@@ -18,7 +18,7 @@ _FAMILIES = (
     (r"squeezenet(_1\..)?$", "squeezenet"), (r"(googlenet|inception_v1)$", "googlenet"),
     (r"efficientnet_?v2", "efficientnet_v2"),
 )  # fmt: skip
-_EVALUATIONS = 12  # of a fold, which starts from the fit of all rows
+_EVALUATIONS = 8  # of a fold, which starts from the fit of all rows
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _without(fit: Fit, out: np.ndarray) -> Fit:
     """The fit of all other rows; what only the rows left out had shaped falls back to its prior first."""
     left = Fit(fit.problem, fit.values)
     left.forget(out)
-    left.solve(_EVALUATIONS, (~out).astype(float))
+    left.solve(_EVALUATIONS, (~out).astype(float), rounds=2)
     return left
 
 

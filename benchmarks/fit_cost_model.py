@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import cost_model_report as report
 import cost_model_validation as validation
-from cost_model_fit import Fit, Problem, prior_constants, write_constants
+from cost_model_fit import Fit, Problem
+from cost_model_write import constants_of, prior_constants, write_constants
 from published_rows import read_rows
 
 
@@ -58,7 +59,7 @@ def main() -> int:
         if given.plot:
             report.plot(rows, held, given.plot)
     if given.write:
-        write_constants(fit.constants(report.bands(held)), report.provenance(rows, held))
+        write_constants(constants_of(fit, report.bands(held)), report.provenance(rows, held))
     return 0
 
 

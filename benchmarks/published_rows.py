@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -56,7 +56,8 @@ class Row:
     """One published latency.
 
     ``machine`` holds the clusters that the run was allowed to use; ``config`` names device, cores and threads:
-    rows of one config differ in the model and the precision only.
+    rows of one config differ in the model and the precision only; ``era`` the
+    year of ncnn's benchmark.
     """
 
     library: str
@@ -71,6 +72,7 @@ class Row:
     machine: Machine
     latency_ms: float
     source: str
+    era: str
 
 
 @cache
@@ -106,13 +108,14 @@ def _isa(core: str) -> tuple[str, ...]:
     return (*found, *("dotprod" for _ in "d" if "dot" in entry), *("i8mm" for _ in "i" if "i8mm" in entry))
 
 
-def _allowed(whole: Machine, words: str, threads: int) -> Machine:
-    """The clusters that ncnn's "big cores" and "little cores" leave; all where they don't hold the threads."""
-    order = whole.fastest_first
-    if "little cores" in words:
-        return replace(whole, clusters=order[-1:])
-    if "big cores" in words and order[0].count >= threads:
-        return replace(whole, clusters=order[:1])
+def _allowed(whole: Machine, words: str) -> Machine:
+    """The clusters that ncnn's "big cores" and "little cores" leave: those above and below the middle clock."""
+    clocks = [cluster.mhz for cluster in whole.clusters]
+    middle = (max(clocks) + min(clocks)) / 2
+    if "little cores" in words and min(clocks) < middle:
+        return replace(whole, clusters=tuple(c for c in whole.clusters if c.mhz < middle))
+    if "big cores" in words:
+        return replace(whole, clusters=tuple(c for c in whole.clusters if c.mhz >= middle))
     return whole
 
 
@@ -136,42 +139,100 @@ def _architecture(library: str, model: str) -> str | None:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of the CSV whose device, model and precision are known; one that two documents print counts once."""
+    return sort_rows(path)[0]
+
+
+def sort_rows(path: Path) -> tuple[list[Row], Counter[tuple[str, str]]]:
+    """(the rows of :func:`read_rows`, (framework, why not) → how many CPU rows are left out)."""
     found: list[Row] = []
+    why_not: Counter[tuple[str, str]] = Counter()
     seen: set[tuple[str, str, str, float]] = set()
-    for row in _rows(path):
+    with path.open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    for line, run in zip(lines, _runs(lines), strict=True):
+        if line["framework"] not in FRAMEWORKS:
+            continue
+        row = _row(line, run)
+        if isinstance(row, str):
+            why_not[line["framework"], row] += 1
+            continue
         key = (row.architecture, row.precision, row.config, row.latency_ms)
-        if key not in seen:
+        if key in seen:
+            why_not[line["framework"], "printed twice"] += 1
+        else:
             seen.add(key)
             found.append(row)
+    return found, why_not
+
+
+@dataclass
+class _Run:
+    """Lines that one run of ncnn's benchmark printed: neighbours in its document."""
+
+    number: int
+    models: set[str]
+
+    @property
+    def era(self) -> str:
+        """Which ncnn it was, by the models that its benchmark had."""
+        if self.models & {"vision_transformer", "FastestDet"}:
+            return "2023"
+        return "2021" if self.models & {"nanodet_m", "efficientnetv2_b0", "yolov4-tiny"} else "2020"
+
+
+def _runs(lines: list[dict[str, str]]) -> list[_Run | None]:
+    """The run of each line; None for other tables."""
+    found: list[_Run | None] = []
+    last: tuple[str, str, str, int] | None = None
+    run: _Run | None = None
+    for line in lines:
+        place = re.search(r"README\.md L(\d+)", line["source"]) if line["framework"] == "ncnn (CPU)" else None
+        if place is None:
+            found.append(None)
+            continue
+        at = int(place[1])
+        if run is None or last is None or last[:3] != _who(line) or not 0 <= at - last[3] <= 6:
+            run = _Run(run.number + 1 if run else 0, set())
+        run.models.add(line["model"])
+        last = (*_who(line), at)
+        found.append(run)
     return found
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        for line in csv.DictReader(stream):
-            library = FRAMEWORKS.get(line["framework"])
-            precision = PRECISIONS.get(line["precision"])
-            if library is None or precision is None or line["device"] not in devices():
-                continue
-            architecture = _architecture(library, line["model"])
-            whole = machine(line["device"])
-            threads = _threads(line["threads"], whole)
-            if architecture is None or threads is None:
-                continue
-            words = re.search(r"(all|big|little) cores", line["source"])
-            allowed = _allowed(whole, words[0] if words else "", threads)
-            entry = devices()[line["device"]]
-            # What ncnn calls float is fp16 storage on Arm; elsewhere it computes and stores float32.
-            if library == "ncnn" and precision == "fp16" and not _is_arm(entry):
-                precision = "fp32"
-            threads = min(threads, allowed.total_cores)
-            source = re.search(r"@(\w+)", line["source"])
-            config = f"{library}|{line['device']}|{line['soc']}|{words[0] if words else ''}|{threads}"
-            yield Row(
-                library, line["model"], architecture, precision, threads, line["device"], entry["chip"],
-                entry["family"], config + (f"|{source[1]}" if library != "ncnn" and source else ""), allowed,
-                float(line["latency_ms"]), line["source"].split(" ")[0],
-            )  # fmt: skip
+def _who(line: dict[str, str]) -> tuple[str, str, str]:
+    return line["device"], line["soc"], line["threads"]
+
+
+def _row(line: dict[str, str], run: _Run | None) -> Row | str:
+    """The row of a line, or why there is none."""
+    library = FRAMEWORKS[line["framework"]]
+    precision = PRECISIONS.get(line["precision"])
+    if line["device"] not in devices():
+        return f"device not described ({line['device']})"
+    if precision is None:
+        return f"precision not clear ({line['precision'] or 'none given'})"
+    architecture = _architecture(library, line["model"])
+    if architecture is None:
+        return f"model without a graph here ({line['model']})"
+    whole = machine(line["device"])
+    threads = _threads(line["threads"], whole)
+    if threads is None:
+        return "threads not given"
+    words = re.search(r"(all|big|little) cores", line["source"])
+    allowed = _allowed(whole, words[0] if words else "")
+    if threads > allowed.total_cores:
+        return "more threads than the cores it was bound to"
+    entry = devices()[line["device"]]
+    # What ncnn calls float is fp16 storage on Arm; elsewhere it computes and stores float32.
+    if library == "ncnn" and precision == "fp16" and not _is_arm(entry):
+        precision = "fp32"
+    source = re.search(r"@(\w+)", line["source"])
+    place = f"run {run.number}" if run else source[1] if source else ""
+    return Row(
+        library, line["model"], architecture, precision, threads, line["device"], entry["chip"], entry["family"],
+        f"{library}|{line['device']}|{words[0] if words else ''}|{threads}|{place}", allowed,
+        float(line["latency_ms"]), line["source"].split(" ")[0], run.era if run else "",
+    )  # fmt: skip
 
 
 def _is_arm(entry: dict[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import Kernel
+from .kernels import ACTIVATION_BYTES, Kernel
 from .machine import PATHS, CoreCluster, Machine
 
 # Families that share an efficiency.
@@ -66,6 +66,7 @@ class Work:
     per_position: Any
     activations: Any
     weights: Any
+    splits: Any
     count: Any
     footprint: float
 
@@ -89,6 +90,7 @@ def work_of(kernels: Sequence[Kernel], *, merge: bool = False) -> Work:
             work / kernel.spatial,
             kernel.bytes_in + kernel.bytes_out,
             kernel.bytes_weights,
+            _splits(kernel),
         )
         key: tuple[float, ...] | int = line if merge else index
         if key in rows:
@@ -98,7 +100,7 @@ def work_of(kernels: Sequence[Kernel], *, merge: bool = False) -> Work:
     table = np.array(list(rows.values()), dtype=np.float64)
     largest = max(kernel.bytes_in + kernel.bytes_out for kernel in kernels)
     footprint = sum(kernel.bytes_weights for kernel in kernels) + largest
-    work, per_input, per_output, per_position, activations, weights, count = table.T[1:]
+    work, per_input, per_output, per_position, activations, weights, splits, count = table.T[1:]
     return Work(
         cls=table[:, 0].astype(np.int64),
         work=work,
@@ -107,9 +109,18 @@ def work_of(kernels: Sequence[Kernel], *, merge: bool = False) -> Work:
         per_position=per_position,
         activations=activations,
         weights=weights,
+        splits=splits,
         count=count,
         footprint=float(footprint),
     )
+
+
+def _splits(kernel: Kernel) -> float:
+    """Into how many kernels more a grouped convolution may be taken apart."""
+    if kernel.kind != "grouped":
+        return 0.0
+    channels = kernel.bytes_in / ACTIVATION_BYTES[kernel.precision] / (kernel.spatial * kernel.stride**2)
+    return max(0.0, channels / kernel.in_channels - 1)
 
 
 @dataclass(frozen=True)
@@ -175,7 +186,8 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
         place: figures as in :class:`Place` with ``peak`` (multiply-accumulates a cycle); scalars or columns.
         constants: logarithms, each a scalar or a column: ``efficiency`` (of the class on that path),
             ``edge_input``, ``edge_output``, ``edge_position``, ``overlap``, ``l2_cycles``, ``llc_cycles``,
-            ``dram_core``, ``dram_chip``, ``dispatch_cycles``, ``wake_us``, ``parallel``; and ``static``
+            ``dram_core``, ``dram_chip``, ``dispatch_cycles``, ``split`` (of it, for each part of a grouped
+            convolution), ``wake_us``, ``parallel``; and ``static``
             (0 to 1: how far work is shared out before it starts); and what is known of the device:
             ``compute``, ``memory``, ``overhead``.
         exp: numpy's or torch's.
@@ -201,7 +213,7 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
         exp(c["dram_core"]) / place.stream_gb_s + exp(c["dram_chip"]) / place.bandwidth_gb_s
     )
     memory = (inner / (place.ghz * 1e6) / speed + nanoseconds * 1e-6) * exp(c["memory"])
-    dispatch = exp(c["dispatch_cycles"]) / (place.ghz * 1e6)
+    dispatch = exp(c["dispatch_cycles"]) * (1 + exp(c["split"]) * work.splits) / (place.ghz * 1e6)
     waking = exp(c["wake_us"]) * 1e-3 * (place.threads - 1) / place.ghz
     overhead = (dispatch + waking) * exp(c["overhead"])
     power = 1 + exp(c["overlap"])

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from .analytic import CLASSES, GROUP_OF_CLASS, GROUPS
-from .machine import Machine
+from .machine import Machine, core_alias, core_kind
 
 # What is known of a core, a chip or a calibrated device: logarithms of factors on time.
 COMPONENTS = ("compute", "memory", "overhead", "fp16", "int8", *(f"group_{name}" for name in GROUPS))
@@ -32,11 +32,11 @@ class Constants:
 
     Attributes:
         efficiency: class → path → share of the peak.
-        edges: class → (input, output, position).
+        edges: class → (input, output, position); path → what is added to those.
         shared: the memory's and the overlap's constants; ``overlap_in_order`` and ``overlap_out_of_order``.
         runtimes: kernel library → ``class.<c>``, ``path.<p>``, ``class_path.<c>.<p>``, ``dispatch_cycles``,
-            ``wake_us``, ``parallel``, ``static`` (0 to 1).
-        cores: core → component → factor on time.
+            ``split``, ``wake_us``, ``parallel``, ``static`` (0 to 1).
+        cores: core (or ``like:`` a design, or ``kind:`` an instruction set) → component → factor on time.
         chips: chip → (patterns, component → factor on time).
         bands: situation → (low, high): the 10th and 90th percentile of published over predicted latency.
         provenance: what it was learned from.
@@ -64,9 +64,18 @@ class Constants:
             ]
         )
 
-    def edge_columns(self) -> np.ndarray:
-        """(class, 3) array of the edges' logarithms."""
-        return np.array([self.edges[name] for name in CLASSES])
+    def edge_columns(self, path: str) -> np.ndarray:
+        """(class, 3) array of the edges' logarithms on ``path``."""
+        return np.array([self.edges[name] for name in CLASSES]) + np.array(
+            self.edges.get(path, (0.0, 0.0, 0.0))
+        )
+
+    def core_factors(self, core: str) -> Mapping[str, float]:
+        """What is known of a core, else of the cores of its design, else of its instruction set."""
+        for name in (core, f"like:{core_alias(core)}", f"kind:{core_kind(core)}"):
+            if name in self.cores:
+                return self.cores[name]
+        return {}
 
     def chip_factors(self, chip: str) -> tuple[str, Mapping[str, float]] | None:
         """(name, factors) of the published chip that a profile's ``soc`` names, or None."""
@@ -82,7 +91,7 @@ def device_factors(
     """What is known of core, chip and device for one path: (factor of each class, memory and overhead)."""
     total = dict.fromkeys(COMPONENTS, 0.0)
     chip = constants.chip_factors(machine.chip)
-    for source in (constants.cores.get(core, {}), chip[1] if chip else {}, machine.factors):
+    for source in (constants.core_factors(core), chip[1] if chip else {}, machine.factors):
         for name, value in source.items():
             if name in total:
                 total[name] += value

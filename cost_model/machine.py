@@ -20,6 +20,8 @@ PATHS = {"fp32": ("fp32",), "fp16": ("fp32", "fp16"), "int8": ("int8", "dot", "i
 PATHS["int4"] = PATHS["int8"]
 PATH_NAMES = ("fp32", "fp16", "int8", "dot", "i8mm")
 _NEEDS = {"fp16": "fp16", "dot": "dotprod", "i8mm": "i8mm"}
+CORE_KINDS = {"x86": "x86", "loongson": "loongson", "riscv": "riscv", "sunway": "sunway"}
+_ARM32 = ("cortex-a5", "cortex-a7", "cortex-a9", "cortex-a17")
 # Typical memory of a device whose profile leaves it open, GB/s by what its fastest core streams (estimate).
 _BANDWIDTH_OF_STREAM = 3.0
 
@@ -100,6 +102,22 @@ def core_table() -> dict[str, dict[str, Any]]:
     with Path(__file__).with_name("cores.toml").open("rb") as stream:
         table: dict[str, dict[str, Any]] = tomllib.load(stream)
     return {name: table[entry["like"]] if "like" in entry else entry for name, entry in table.items()}
+
+
+@cache
+def core_alias(core: str) -> str:
+    """The core whose figures an entry of the table takes (itself when it has its own)."""
+    with Path(__file__).with_name("cores.toml").open("rb") as stream:
+        entry = tomllib.load(stream).get(core, {})
+    return str(entry.get("like", core))
+
+
+def core_kind(core: str) -> str:
+    """What cores of one instruction set have in common with each other (:data:`CORE_KINDS`)."""
+    for prefix, kind in CORE_KINDS.items():
+        if core.startswith(prefix):
+            return kind
+    return "arm32" if core_alias(core) in _ARM32 else "arm64"
 
 
 def core_entry(

@@ -181,7 +181,7 @@ def _on_path(
 ) -> Terms:
     runtime, shared = constants.runtimes[library], constants.shared
     compute, rest = device_factors(constants, machine, core, path=path)
-    edges = constants.edge_columns()[columns.cls]
+    edges = constants.edge_columns(path)[columns.cls]
     overlap = "overlap_in_order" if place.in_order else "overlap_out_of_order"
     named = {
         "efficiency": constants.log_efficiency(library, path)[columns.cls],
@@ -190,12 +190,12 @@ def _on_path(
         "edge_position": edges[:, 2],
         "overlap": shared[overlap],
         **{name: shared[name] for name in _SHARED},
-        **{name: runtime[name] for name in ("dispatch_cycles", "wake_us", "parallel", "static")},
+        **{name: runtime[name] for name in ("dispatch_cycles", "split", "wake_us", "parallel", "static")},
         "compute": compute[columns.cls],
         **rest,
     }
     found = terms(columns, _At(place, place.peaks[path]), named, np.exp)
-    dispatch = np.full(len(columns), found.dispatch)
+    dispatch = np.broadcast_to(found.dispatch, len(columns))
     return Terms(found.compute, found.memory, dispatch, found.total)
 
 

@@ -157,6 +157,10 @@ class Net:
         self._elementwise(T(x.c, 1, 1).bytes, T(x.c, 1, 1))  # the gate's own sigmoid
         return self.add(x, T(x.c, 1, 1))
 
+    def response_norm(self, x: T) -> T:
+        """Local response normalisation over the channels: a power for each element, nothing learned."""
+        return self._add("norm", x.bytes, x, in_channels=x.c, out_channels=x.c, spatial=x.h * x.w)
+
     def classify(self, x: T, classes: int = 1000) -> T:
         """Mean, fully connected layer, softmax."""
         return self.softmax(self.linear(self.mean(x), classes))
