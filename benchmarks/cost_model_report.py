@@ -34,9 +34,14 @@ def _figures(errors: np.ndarray) -> dict[str, float]:
     }
 
 
-def tables(rows: Sequence[Row], held: Held) -> str:
+def tables(rows: Sequence[Row], held: Held, left_out: Counter[tuple[str, str]]) -> str:
     """The tables in Markdown."""
     found = [
+        "# Tables of the cost model's validation",
+        "",
+        "Written by benchmarks/fit_cost_model.py; docs/cost_model.md says what they mean. Grade: predicted, against",
+        "published.",
+        "",
         "| Held out | Rows | ±10% | ±20% | ±30% | Median |",
         "|---|---:|---:|---:|---:|---:|",
         _line("Model (its device seen with other models)", held.model),
@@ -46,7 +51,14 @@ def tables(rows: Sequence[Row], held: Held) -> str:
         _line("  of these: its core seen in other chips", held.chip[held.core_known]),
         _line("  of these: its core in no other chip", held.chip[~held.core_known]),
         _line("  floor: another device's figure × the ratio of the peaks", held.datasheet[0]),
+        _line("Nothing predicted: two runs of one chip, model, precision and cores", repeated(rows)),
+        "",
+        "| Situation of an estimate | 80% band (published / predicted) | Inside a band drawn without the chip |",
+        "|---|---:|---:|",
     ]
+    inside = coverage(rows, held)
+    for name, (low, high) in bands(held).items():
+        found.append(f"| {name} | {low:.2f} to {high:.2f} | {100 * inside[name]:.0f}% |")
     for title, key in (
         ("Device family", lambda row: row.family),
         ("Library", lambda row: row.library),
@@ -56,7 +68,27 @@ def tables(rows: Sequence[Row], held: Held) -> str:
         ("Model", lambda row: row.architecture),
     ):
         found += ["", *_by(title, [key(row) for row in rows], held)]
+    found += ["", "| Table | Rows left out | Why |", "|---|---:|---|"]
+    for (table, why), count in sorted(left_out.items(), key=lambda item: (item[0][0], -item[1])):
+        found.append(f"| {table} | {count} | {why} |")
     return "\n".join(found) + "\n"
+
+
+def repeated(rows: Sequence[Row]) -> np.ndarray:
+    """How far two published runs of the same chip, cores, threads, model and precision differ (logarithms)."""
+    runs: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        cores = tuple((cluster.core, cluster.mhz, take) for cluster, take in row.machine.chosen(row.threads))
+        runs.setdefault((row.library, row.chip, row.architecture, row.precision, cores), []).append(row)
+    return np.array(
+        [
+            np.log(one.latency_ms / other.latency_ms)
+            for group in runs.values()
+            for i, one in enumerate(group)
+            for other in group[:i]
+            if one.config != other.config
+        ]
+    )
 
 
 def _line(name: str, errors: np.ndarray) -> str:
@@ -113,6 +145,8 @@ def situations(held: Held) -> dict[str, np.ndarray]:
 
 def _band(errors: np.ndarray) -> tuple[float, float]:
     ratios = np.exp(-errors[~np.isnan(errors)])
+    if not len(ratios):
+        return 0.5, 2.0
     low, high = np.quantile(ratios, (0.1, 0.9))
     return float(min(low, 1.0)), float(max(high, 1.0))
 

@@ -22,7 +22,7 @@ import cost_model_report as report
 import cost_model_validation as validation
 from cost_model_fit import Fit, Problem
 from cost_model_write import constants_of, prior_constants, write_constants
-from published_rows import read_rows
+from published_rows import sort_rows
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
         return 0
     if given.csv is None:
         parser.error("give the CSV of published latencies, or set EDGEOPT_LATENCIES")
-    rows = read_rows(given.csv)
+    rows, left_out = sort_rows(given.csv)
     problem = Problem(rows)
     print(f"{len(rows)} rows, {len(problem.chips)} chips, {len(problem.cores)} cores", file=sys.stderr)
     fit = Fit(problem)
@@ -52,7 +52,7 @@ def main() -> int:
     held = None
     if not given.no_validation:
         held = validation.validate(problem, fit, given.folds)
-        text = report.tables(rows, held)
+        text = report.tables(rows, held, left_out)
         print(text)
         if given.report:
             given.report.write_text(text, encoding="utf-8")
