@@ -55,7 +55,7 @@ _PACKAGES = (
 
 def run_checks() -> list[Check]:
     """Every check, the needed things first. Imports none of the packages it looks for."""
-    return [_python(), *_packages(), _cuda(), *_tools(), _emulator(), _rapl()]
+    return [_python(), *_packages(), _keras(), _cuda(), *_tools(), _emulator(), _rapl()]
 
 
 def _python() -> Check:
@@ -71,6 +71,14 @@ def _packages() -> Iterator[Check]:
         except metadata.PackageNotFoundError:
             version = None
         yield Check(name, version, enables, get, needed)
+
+
+def _keras() -> Check:
+    from .converters.keras.environment import WHAT, installed_here, own_environment
+
+    own = own_environment()
+    found = "in this environment" if installed_here() else str(own) if own else None
+    return Check("TensorFlow", found, "export of Keras models", f"made on first use: {WHAT}")
 
 
 def _cuda() -> Check:

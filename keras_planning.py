@@ -13,7 +13,7 @@ from .converters.file_report import FileReport, inspect_file
 from .converters.keras.client import KerasWorker
 from .converters.keras.recipe import KerasRecipe, load_keras_recipe, precision_recipe
 from .converters.keras.source import KerasSource, load_keras_source
-from .converters.keras.spec import plain_spec
+from .converters.keras.spec import check_files, origin_of, plain_spec
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
 from .models.data import Sample, load_calibration
@@ -75,7 +75,7 @@ def make_keras_plan(
     model: Any,
     *,
     profile: str | DeviceProfile,
-    formats: Sequence[str] = ("pte", "tflite"),
+    formats: Sequence[str] = ("tflite",),
     precision: str | None = None,
     recipe: str = "auto",
     calibration: Any = None,
@@ -104,14 +104,16 @@ def make_keras_plan(
         raise InputError(
             "--weights takes a PyTorch state_dict: save the Keras model with its weights (model.save)."
         )
-    origin = str(model).removeprefix("keras:")
+    check_files(model)
+    if output is not None:
+        check_output(Path(output), force=force)
     worker = KerasWorker(say)
     try:
         say("loading the model")
         keras = load_keras_source(
             worker,
-            plain_spec(model),
-            origin,
+            plain_spec(model, worker.folder),
+            origin_of(model),
             model_args=_arguments(model_args),
             trust_pickle=trust_pickle,
             **source_options,

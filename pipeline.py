@@ -13,7 +13,7 @@ from typing import Any
 from .bundle import Bundle, load_bundle, staged
 from .converters.checks import Checks, make_checks, uninformative_outputs
 from .converters.explain import explain
-from .converters.jobs import FORMATS, Produced, Wanted, discard, produce
+from .converters.jobs import Produced, Wanted, discard, produce
 from .converters.keras.spec import is_keras
 from .device_profiles import DeviceProfile
 from .errors import EdgeoptError, GateError, InputError
@@ -34,7 +34,7 @@ def export(
     model: Any,
     *,
     profile: str | DeviceProfile,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] | None = None,
     precision: str | None = None,
     recipe: str | Recipe = "auto",
     calibration: Any = None,
@@ -57,7 +57,7 @@ def export(
         model: ``package.module:attribute``, a .pt2 or TorchScript file, a ``torch.nn.Module``, or a Keras model
             (docs/keras.md).
         profile: the target's name, a TOML path, or a loaded profile.
-        formats: ``pte`` and/or ``tflite``.
+        formats: ``pte`` and/or ``tflite``; by default both, and of a Keras model the latter.
         precision: one or more precisions, comma-separated; the first becomes model.pte / model.tflite.
         recipe: ``auto`` (the profile decides), a named recipe, a TOML file, or a :class:`Recipe`.
         calibration: samples for static int8; see ``load_calibration``.
@@ -81,10 +81,11 @@ def export(
     """
     say = progress or (lambda what: None)
     plan_it, carry_out = road_of(model)
+    if formats is not None:
+        source_options["formats"] = formats
     plan = plan_it(
         model,
         profile=profile,
-        formats=formats,
         precision=precision,
         recipe=recipe,
         calibration=calibration,

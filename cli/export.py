@@ -32,7 +32,7 @@ def export(
         ),
     ],
     profile: given.Profile,
-    formats: given.Formats = "pte,tflite",
+    formats: given.Formats = None,
     precision: given.Precision = None,
     recipe: given.Recipe = "auto",
     calibration: given.Calibration = None,
@@ -65,7 +65,6 @@ def export(
     _hush_libraries(verbose)
     options: dict[str, Any] = {
         "profile": profile,
-        "formats": tuple(part.strip() for part in formats.split(",") if part.strip()),
         "precision": precision,
         "recipe": recipe,
         "calibration": calibration,
@@ -83,6 +82,8 @@ def export(
         "output": output,
         "force": force,
     }
+    if formats is not None:
+        options["formats"] = tuple(part.strip() for part in formats.split(",") if part.strip())
     from ..gates import Gates, parse_percent
     from ..pipeline import road_of
 
@@ -101,8 +102,9 @@ def export(
     failure: GateError | None = None
     from .recipe_view import going_on
 
-    trains = any(recipe.trains for recipe in getattr(plan, "recipes", ()))
-    with going_on(reporter, trains=trains), reporter.progress() as progress:
+    # What trains keeps its epochs, but for recipes of Keras models, which begin again.
+    resumes = any(getattr(recipe, "trains", False) for recipe in getattr(plan, "recipes", ()))
+    with going_on(reporter, trains=resumes), reporter.progress() as progress:
         try:
             bundle = export_plan(
                 plan,

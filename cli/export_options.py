@@ -21,7 +21,15 @@ Profile = Annotated[
         "--profile", "--device", "-p", help="Target: a name that edgeopt profiles lists, or a TOML file."
     ),
 ]
-Formats = Annotated[str, _option("--format", "-f", panel=_OPTIMISE, text="pte, tflite or both.")]
+Formats = Annotated[
+    str | None,
+    _option(
+        "--format",
+        "-f",
+        panel=_OPTIMISE,
+        text="pte, tflite or both (pte,tflite); default: what the framework can become, both for PyTorch.",
+    ),
+]
 Precision = Annotated[
     str | None,
     _option(

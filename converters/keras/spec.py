@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ...errors import InputError
+
 _SUFFIXES = (".keras", ".h5", ".hdf5")
 _KERAS = {"tensorflow", "keras", "tf_keras"}
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def is_keras(model: Any) -> bool:
@@ -31,10 +35,58 @@ def is_keras(model: Any) -> bool:
     return bool(attribute) and _imports_keras(module)
 
 
-def plain_spec(model: Any) -> str:
-    """The model as the worker takes it: files and folders by their absolute path."""
+def plain_spec(model: Any, folder: Path | None = None) -> str:
+    """The model as the worker takes it: files and folders by their absolute path.
+
+    Args:
+        folder: where a Keras object of this process is saved, since it can't travel by itself.
+
+    Raises:
+        InputError: such an object can't be saved.
+    """
+    if not isinstance(model, str | Path) and folder is not None:
+        path = folder / "given.keras"
+        try:
+            model.save(path)
+        except Exception as error:
+            raise InputError(f"the {type(model).__name__} can't be saved: {error}.") from error
+        return str(path)
     text = str(model).removeprefix("keras:")
     return str(Path(text).resolve()) if Path(text).exists() else text
+
+
+def check_files(model: Any) -> None:
+    """Refuse what can't be a model before TensorFlow is started, or even installed, for it.
+
+    Raises:
+        InputError: no such file, or one of another kind.
+    """
+    if not isinstance(model, str | Path):
+        return
+    text = plain_spec(model)
+    path = Path(text)
+    if path.is_dir():
+        if not (path / "saved_model.pb").is_file():
+            raise InputError(f"{model} is not a SavedModel: it has no saved_model.pb.")
+    elif path.is_file():
+        if not zipfile.is_zipfile(path) and _begins(path) != _HDF5:
+            raise InputError(
+                f"{model} is neither a .keras archive nor an HDF5 file: it is corrupt, truncated or something else."
+            )
+    elif ":" not in text:
+        raise InputError(f"no model {model}: give a .keras or .h5 file, or a SavedModel folder.")
+
+
+def origin_of(model: Any) -> str:
+    """What messages and the manifest call the model."""
+    if isinstance(model, str | Path):
+        return str(model).removeprefix("keras:")
+    return str(getattr(model, "name", "") or type(model).__name__)
+
+
+def _begins(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(len(_HDF5))
 
 
 def _imports_keras(module: str) -> bool:

@@ -130,18 +130,23 @@ def _cluster(
     options: dict[str, Any], state: State, data: TrainingData, progress: Progress
 ) -> tuple[State, str]:
     clusters = options["clusters"]
+    left: list[str] = []
     centroids = getattr(tfmot.clustering.keras.CentroidInitialization, _CENTROIDS[options["centroids"]])
 
     def wrap(layer: Any) -> Any:
-        small = isinstance(layer, _WEIGHTY) and layer.count_params() <= 2 * clusters
-        if isinstance(layer, _WEIGHTY) and not small and ClusteringRegistry.supports(layer):
-            return cluster_weights(layer, clusters, centroids, preserve_sparsity=state.sparse)
-        return layer
+        if not isinstance(layer, _WEIGHTY) or not ClusteringRegistry.supports(layer):
+            return layer
+        # k-means needs more values than it looks for; zeros that are kept don't count.
+        if min((np.count_nonzero(k) for k in _kernels_of(layer)), default=0) <= 2 * clusters:
+            left.append(layer.name)
+            return layer
+        return cluster_weights(layer, clusters, centroids, preserve_sparsity=state.sparse)
 
     wrapped = _clone(state.model, wrap, "cluster")
     _fit(wrapped, data, f"clustering into {clusters} values", options, [], progress)
     model = tfmot.clustering.keras.strip_clustering(wrapped)
     kept = f", {sparsity_of(model):.1%} zeros kept" if state.sparse else ""
+    kept += f", too small for it: {', '.join(left[:5])}" if left else ""
     return State(model, sparse=state.sparse, clustered=True), (
         f"clustered into at most {clusters} values a kernel{kept}, {compressed(model)}"
     )
@@ -230,13 +235,11 @@ def _fit(
 
 def kernels(model: Any) -> list[np.ndarray]:
     """The weights that pruning and clustering work on: those of more than one dimension."""
-    return [
-        np.asarray(weight)
-        for layer in model.layers
-        if isinstance(layer, _WEIGHTY)
-        for weight in layer.trainable_weights
-        if len(weight.shape) > 1
-    ]
+    return [k for layer in model.layers if isinstance(layer, _WEIGHTY) for k in _kernels_of(layer)]
+
+
+def _kernels_of(layer: Any) -> list[np.ndarray]:
+    return [np.asarray(weight) for weight in layer.trainable_weights if len(weight.shape) > 1]
 
 
 def sparsity_of(model: Any) -> float:
