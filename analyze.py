@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .converters.keras.spec import refuse_keras
 from .converters.rewrites import rewrite_capture
 from .cost_model import predict
 from .cost_model.precisions import in_precision
@@ -130,6 +131,7 @@ def analyze(
     say = progress or (lambda what, fraction: None)
     target = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
     say("loading the model", None)
+    refuse_keras(model, "analyze")
     source = load_source_model(model, **source_options)
     samples = _samples(source, calibration)
     evaluation = load_evaluation(source, evaluate) if evaluate is not None else None

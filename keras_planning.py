@@ -120,7 +120,7 @@ def make_keras_plan(
         )
         where = Path(output) if output is not None else Path(f"{keras.source.name}_{target.name}")
         check_output(where, force=force)
-        deployment = check_deployment(keras.source, labels, mean, std)
+        deployment = check_deployment(keras.source, labels, mean, std, channels_last=True)
         samples = load_calibration(keras.source, calibration) if calibration is not None else None
         say("converting the model in float32")
         float_file = worker.folder / "float.tflite"

@@ -16,6 +16,7 @@ import torch
 
 from .bundle import staged
 from .converters.checks import make_checks
+from .converters.keras.spec import refuse_keras
 from .converters.preflight import blocked_formats, preflight
 from .converters.rewrites import rewrite_capture
 from .errors import InputError
@@ -141,6 +142,7 @@ def optimize(
     _check_folder(where, force)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     say("loading the model")
+    refuse_keras(model, "optimize")
     source = load_source_model(model, **source_options)
     given = source.companion("training") if training is None else training
     rows = load_training(source, given) if given is not None and chosen.trains else None

@@ -16,12 +16,15 @@ def check_deployment(
     labels: Path | str | Sequence[str] | None,
     mean: str | Sequence[float] | None,
     std: str | Sequence[float] | None,
+    *,
+    channels_last: bool = False,
 ) -> dict[str, Any] | None:
     """The bundle's ``deployment`` section; None when nothing was given.
 
     Args:
         labels: one name a class: a list, or a file with one a line.
         mean, std: one figure a channel of the image input, which is (value / 255 - mean) / std.
+        channels_last: images are laid out as Keras does it, (batch, height, width, channels).
 
     Raises:
         InputError: they don't fit the model's inputs and outputs.
@@ -38,7 +41,9 @@ def check_deployment(
         )
     means, stds = _figures("--mean", mean), _figures("--std", std)
     for option, figures in (("--mean", means), ("--std", stds)):
-        if figures is not None and not any(_channels(t.shape) == len(figures) for t in source.inputs):
+        if figures is not None and not any(
+            _channels(t.shape, channels_last) == len(figures) for t in source.inputs
+        ):
             raise InputError(
                 f"{option} has {len(figures)} figures, and no input is an image with as many channels: the inputs "
                 f"are {', '.join(str(t) for t in source.inputs)}."
@@ -48,9 +53,10 @@ def check_deployment(
     return {"labels": names, "mean": means, "std": stds}
 
 
-def _channels(shape: tuple[int | str, ...]) -> int | None:
-    """Channels of an image in PyTorch's layout (batch, channels, height, width); None for anything else."""
-    return shape[1] if len(shape) == 4 and isinstance(shape[1], int) and shape[1] in (1, 3) else None
+def _channels(shape: tuple[int | str, ...], last: bool) -> int | None:
+    """Channels of an image: on the second axis, or on the ``last``; None for anything else."""
+    size = shape[3 if last else 1] if len(shape) == 4 else None
+    return size if isinstance(size, int) and size in (1, 3) else None
 
 
 def _labels(labels: Path | str | Sequence[str] | None) -> list[str]:

@@ -75,7 +75,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Image:
-    """How pixels become the input at ``index``: (value / 255 - mean) / std, channel by channel."""
+    """How pixels become the input at ``index``: (value / 255 - mean) / std, channel by channel.
+
+    Attributes:
+        channels_last: a pixel's channels stand side by side (NHWC), not in planes (NCHW).
+    """
 
     index: int
     channels: int
@@ -83,6 +87,7 @@ class Image:
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -284,11 +289,18 @@ def _image(manifest: Manifest, inputs: tuple[Tensor, ...]) -> Image | None:
     if deployment is None or deployment.mean is None or deployment.std is None:
         return None
     for index, (entry, tensor) in enumerate(zip(manifest.inputs, inputs, strict=True)):
-        if entry.layout != "NCHW" or tensor.dtype != "float32" or tensor.dynamic or tensor.shape[0] != 1:
+        if (
+            entry.layout not in ("NCHW", "NHWC")
+            or tensor.dtype != "float32"
+            or tensor.dynamic
+            or tensor.shape[0] != 1
+        ):
             continue
-        _, channels, height, width = (int(size) for size in tensor.shape)
+        last = entry.layout == "NHWC"
+        sizes = [int(size) for size in tensor.shape[1:]]
+        height, width, channels = sizes if last else (*sizes[1:], sizes[0])
         if channels in (1, 3) and len(deployment.mean) == channels:
-            return Image(index, channels, height, width, tuple(deployment.mean), tuple(deployment.std))
+            return Image(index, channels, height, width, tuple(deployment.mean), tuple(deployment.std), last)
     return None
 
 

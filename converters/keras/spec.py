@@ -35,6 +35,19 @@ def is_keras(model: Any) -> bool:
     return bool(attribute) and _imports_keras(module)
 
 
+def refuse_keras(model: Any, command: str) -> None:
+    """For commands that look into PyTorch programs.
+
+    Raises:
+        InputError: ``model`` is a Keras model.
+    """
+    if is_keras(model):
+        raise InputError(
+            f"edgeopt {command} takes PyTorch models; {origin_of(model)} is a Keras model: edgeopt export takes it, with "
+            "a recipe file that prunes, clusters or quantises it in training if need be."
+        )
+
+
 def plain_spec(model: Any, folder: Path | None = None) -> str:
     """The model as the worker takes it: files and folders by their absolute path.
 
