@@ -25,13 +25,12 @@ from .converters.checks import (
 )
 from .converters.file_report import inspect_file
 from .converters.keras.recipe import KerasRecipe
-from .converters.keras.source import KerasSource
+from .converters.keras.source import KerasSource, keras_evaluation
 from .converters.workers import Outcome, Task, parallel_processes, run_tasks
 from .device_profiles import DeviceProfile
 from .errors import EdgeoptError, GateError, InputError
 from .gates import Gates, artifact_failures, artifact_warnings
 from .keras_planning import KerasPlan
-from .models.data import load_evaluation
 from .models.findings import Finding
 from .record import predicted, versions
 from .results.summary import bundle_summary
@@ -102,7 +101,7 @@ def _failures(bundle: Bundle) -> list[str]:
 
 
 def _export(plan: KerasPlan, gates: Gates, evaluate: Any, min_snr_db: float | None, say: Progress) -> None:
-    evaluation = load_evaluation(plan.keras.source, evaluate) if evaluate is not None else None
+    evaluation = keras_evaluation(plan.keras, evaluate) if evaluate is not None else None
     gates.check(evaluation is not None)
     with staged(plan.output) as folder:
         model, changes = _train(plan, say)

@@ -12,11 +12,11 @@ from .bundle import check_output
 from .converters.file_report import FileReport, inspect_file
 from .converters.keras.client import KerasWorker
 from .converters.keras.recipe import KerasRecipe, load_keras_recipe, precision_recipe
-from .converters.keras.source import KerasSource, load_keras_source
+from .converters.keras.source import KerasSource, keras_calibration, load_keras_source
 from .converters.keras.spec import check_files, origin_of, plain_spec
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
-from .models.data import Sample, load_calibration
+from .models.data import Sample
 from .models.deployment import check_deployment
 from .models.findings import Finding
 from .models.workload import Workload
@@ -107,6 +107,7 @@ def make_keras_plan(
     check_files(model)
     if output is not None:
         check_output(Path(output), force=force)
+    options = _arguments(model_args)
     worker = KerasWorker(say)
     try:
         say("loading the model")
@@ -114,14 +115,14 @@ def make_keras_plan(
             worker,
             plain_spec(model, worker.folder),
             origin_of(model),
-            model_args=_arguments(model_args),
+            model_args=options,
             trust_pickle=trust_pickle,
             **source_options,
         )
         where = Path(output) if output is not None else Path(f"{keras.source.name}_{target.name}")
         check_output(where, force=force)
         deployment = check_deployment(keras.source, labels, mean, std, channels_last=True)
-        samples = load_calibration(keras.source, calibration) if calibration is not None else None
+        samples = keras_calibration(keras, calibration) if calibration is not None else None
         say("converting the model in float32")
         float_file = worker.folder / "float.tflite"
         worker.write(0, float_file, keras.tensors_of_file(), [i.name for i in keras.source.outputs])

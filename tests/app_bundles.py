@@ -36,6 +36,11 @@ PICTURE: tuple[Sequence[Spec], Sequence[Spec]] = (
     [("image", "float32", [1, 3, 8, 8])],
     [("logits", "float32", [1, 3]), ("mask", "int64", [1, 2])],
 )
+# As an export of a Keras model writes it.
+CHANNELS_LAST: tuple[Sequence[Spec], Sequence[Spec]] = (
+    [("photo", "float32", [1, 8, 8, 3])],
+    [("scores", "float32", [1, 3])],
+)
 # Names that the generated code itself uses for something.
 _INPUTS = """
     run require listOf longArrayOf random inputs model runs threads started times since labels runtime module detail
@@ -131,7 +136,9 @@ def _golden(specs: Sequence[Spec], generator: np.random.Generator) -> dict[str, 
 
 
 def _entry(name: str, dtype: str, shape: list[int | str]) -> dict[str, Any]:
-    layout = "NCHW" if len(shape) == 4 and shape[1] in (1, 3, 4) else None
+    layout = None
+    if len(shape) == 4:
+        layout = "NCHW" if shape[1] in (1, 3, 4) else "NHWC" if shape[3] in (1, 3, 4) else None
     return {"name": name, "shape": shape, "dtype": dtype, "layout": layout}
 
 

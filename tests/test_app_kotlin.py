@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from app_bundles import CLASHES, DEPLOYMENT, DYNAMIC, ODD_NAMES, PICTURE, make_bundle
+from app_bundles import CHANNELS_LAST, CLASHES, DEPLOYMENT, DYNAMIC, ODD_NAMES, PICTURE, make_bundle
 from kotlin_compiler import STUBS, compile_kotlin, missing, run_kotlin
 
 from edgeopt.android_harness.app import generate
@@ -33,6 +33,7 @@ MODULES = {
     "odd": (ODD_NAMES, "4 größe/модель", None, ("pte", "tflite")),
     "dynamic": (DYNAMIC, "Module", None, ("pte",)),
     "flags": (FLAGS, "class", {"mean": [0.5], "std": [0.25]}, ("tflite",)),
+    "keras": (CHANNELS_LAST, "Photos", DEPLOYMENT, ("tflite",)),
     "clash": (CLASHES, "Runtime", None, ("pte", "tflite")),
     "old": (PICTURE, "Tiny Net", None, ("pte",)),
 }

@@ -19,6 +19,7 @@ from ...runtimes.isolation import describe_death, last_words, load_batches, pyth
 from .environment import keras_python
 
 Progress = Callable[[str], None]
+Predict = Callable[..., Any]
 
 
 class KerasWorker:
@@ -51,29 +52,45 @@ class KerasWorker:
         progress("starting TensorFlow")
         self.versions: dict[str, str] = self.ask("start")
 
-    def ask(self, what: str, **arguments: Any) -> Any:
+    def ask(self, what: str, predict: Predict | None = None, **arguments: Any) -> Any:
         """Send one request and wait for its answer.
+
+        Args:
+            predict: answers the worker when it asks back for a model's outputs.
 
         Raises:
             InputError: something is wrong with the user's model or data.
             EdgeoptError: TensorFlow failed, or its process died.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
-            self._process.stdin.flush()
-        except (OSError, ValueError):
-            raise self._death() from None
+        assert self._process.stdout is not None
+        self._send({"do": what, **arguments})
         for line in self._process.stdout:
             answer = json.loads(line)
             if "progress" in answer:
                 self.progress(answer["progress"])
+            elif "predict" in answer and predict is not None:
+                self._send(self._predicted(predict))
             elif "error" in answer:
                 kind = InputError if answer["error"]["kind"] == "input" else EdgeoptError
                 raise kind(answer["error"]["message"])
             else:
                 return answer["result"]
         raise self._death()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            raise self._death() from None
+
+    def _predicted(self, predict: Predict) -> dict[str, Any]:
+        """Answer the user's evaluation, which runs in the worker and asks what a model gives."""
+        found = predict(*load_batches(self.folder / "inputs.npz", 1)[0])
+        names = list(found) if isinstance(found, dict) else None
+        save_batches(self.folder / "outputs.npz", [list(found.values()) if names else [np.asarray(found)]])
+        return {"names": names}
 
     def run(self, model: int, batches: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
         """The outputs of a model on each of ``batches``."""

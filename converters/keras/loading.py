@@ -130,7 +130,7 @@ def _input_name(tensor: Any, kind: str) -> str:
     # Keras 3 names inputs "keras_tensor_12" when nobody named them; the history knows the layer's name.
     name = tensor.node.layer.name if kind == "tf_keras" and hasattr(tensor, "node") else str(tensor.name)
     name = _tidy(name.partition(":")[0])
-    return "input" if re.fullmatch(r"(keras_tensor|input)(_\d+)?", name) else name
+    return "input" if re.fullmatch(r"(keras_tensor|input|input_layer)(_\d+)?", name) else name
 
 
 def _keras_call(model: Any, kind: str) -> Callable[[Sequence[Any]], list[Any]]:

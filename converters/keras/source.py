@@ -12,9 +12,12 @@ import numpy as np
 import torch
 
 from ...errors import InputError
+from ...models.data import MAX_CALIBRATION_SAMPLES, Evaluation, Sample, load_calibration, load_evaluation
 from ...models.findings import Finding
 from ...models.source import SourceModel, load_source_model
+from ...runtimes.isolation import load_batches
 from .client import KerasWorker
+from .spec import is_keras
 
 _ROWS_AT_ONCE = 256
 _DTYPES = {"float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
@@ -86,6 +89,47 @@ class KerasSource:
     def in_model_order(self, samples: Sequence[Sequence[torch.Tensor]]) -> list[list[np.ndarray]]:
         """Calibration samples as arrays in the order of the Keras model."""
         return [[sample[i].numpy() for i in self.order] for sample in samples]
+
+
+def keras_calibration(keras: KerasSource, given: Any) -> list[Sample]:
+    """Calibration samples; a function whose module imports TensorFlow is called where that is.
+
+    Raises:
+        InputError: as ``load_calibration``.
+    """
+    if isinstance(given, str) and ":" in given and is_keras(given):
+        names = [keras.source.inputs[i].name for i in keras.order]
+        count = keras.worker.ask("samples", data=given, names=names, limit=MAX_CALIBRATION_SAMPLES)
+        found = load_batches(keras.worker.folder / "calibration.npz", count)
+        given = [_in_source_order(keras, sample, names) for sample in found]
+    return load_calibration(keras.source, given)
+
+
+def _in_source_order(keras: KerasSource, sample: list[np.ndarray], names: list[str]) -> Any:
+    if len(sample) != len(names):
+        return tuple(sample)
+    by_name = dict(zip(names, sample, strict=True))
+    return tuple(by_name[info.name] for info in keras.source.inputs)
+
+
+def keras_evaluation(keras: KerasSource, given: Any) -> Evaluation:
+    """The user's metric; a function whose module imports TensorFlow runs where that is, and asks back.
+
+    Raises:
+        InputError: as ``load_evaluation``.
+    """
+    if not (isinstance(given, str) and ":" in given and is_keras(given)):
+        return load_evaluation(keras.source, given)
+
+    def evaluate(predict: Any) -> Any:
+        # Files are checked side by side in processes of their own: each has its own TensorFlow to talk to.
+        worker = KerasWorker(lambda doing: None)
+        try:
+            return worker.ask("evaluate", predict, function=given)
+        finally:
+            worker.close()
+
+    return load_evaluation(keras.source, evaluate)
 
 
 def load_keras_source(

@@ -139,12 +139,16 @@ def _cluster(
         # k-means needs more values than it looks for; zeros that are kept don't count.
         if min((np.count_nonzero(k) for k in _kernels_of(layer)), default=0) <= 2 * clusters:
             left.append(layer.name)
+            # Training on would fill its zeros.
+            layer.trainable = layer.trainable and not state.sparse
             return layer
         return cluster_weights(layer, clusters, centroids, preserve_sparsity=state.sparse)
 
     wrapped = _clone(state.model, wrap, "cluster")
     _fit(wrapped, data, f"clustering into {clusters} values", options, [], progress)
     model = tfmot.clustering.keras.strip_clustering(wrapped)
+    for name in left:
+        model.get_layer(name).trainable = state.model.get_layer(name).trainable
     kept = f", {sparsity_of(model):.1%} zeros kept" if state.sparse else ""
     kept += f", too small for it: {', '.join(left[:5])}" if left else ""
     return State(model, sparse=state.sparse, clustered=True), (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,28 @@ def _call(function: Any, where: str) -> Any:
         return function() if callable(function) else function
     except Exception as error:
         raise InputError(f"--train {where} failed: {brief(error)}.") from error
+
+
+def load_samples(given: str, names: Sequence[str], limit: int) -> list[list[np.ndarray]]:
+    """Calibration samples of ``module:function``, whose module imports TensorFlow.
+
+    Args:
+        given: gives an iterable (or a ``tf.data.Dataset``) of samples: an array, a tuple, or a dict by name.
+        names: the model's inputs.
+
+    Raises:
+        InputError: it fails, or gives something else.
+    """
+    function, _ = resolve(given, "--calibration")
+    samples = []
+    try:
+        for value in islice(iter(function() if callable(function) else function), limit):
+            parts = [value[name] for name in names] if isinstance(value, dict) else value
+            parts = parts if isinstance(parts, tuple | list) else (parts,)
+            samples.append([np.asarray(part) for part in parts])
+    except Exception as error:
+        raise InputError(f"--calibration {given} failed at sample {len(samples)}: {brief(error)}.") from error
+    return samples
 
 
 def _from_value(value: Any, where: str) -> TrainingData:

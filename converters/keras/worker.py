@@ -22,6 +22,8 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from ...errors import EdgeoptError, InputError
 
 
@@ -120,6 +122,34 @@ class Worker:
                 raise InputError(f"{self._origin} fails on the inputs: {brief(error)}.") from error
         save_batches(self._folder / "outputs.npz", found)
         return {"ok": True}
+
+    def do_samples(self, data: str, names: list[str], limit: int) -> int:
+        """Leave the samples that the user's function gives in ``calibration.npz``; how many they are."""
+        from ...runtimes.isolation import save_batches
+        from .training import load_samples
+
+        samples = load_samples(data, names, limit)
+        save_batches(self._folder / "calibration.npz", samples)
+        return len(samples)
+
+    def do_evaluate(self, function: str) -> Any:
+        """The value of the user's evaluation, which asks the other side for a model's outputs."""
+        from ...models.resolve import brief, resolve
+        from ...runtimes.isolation import load_batches, save_batches
+
+        def predict(*arrays: Any) -> Any:
+            save_batches(self._folder / "inputs.npz", [[np.asarray(array) for array in arrays]])
+            self._say({"predict": True})
+            names = json.loads(sys.stdin.readline())["names"]
+            (found,) = load_batches(self._folder / "outputs.npz", 1)
+            return found[0] if names is None else dict(zip(names, found, strict=True))
+
+        evaluate, _ = resolve(function, "--eval")
+        try:
+            value = evaluate(predict)
+            return {k: float(v) for k, v in value.items()} if isinstance(value, dict) else float(value)
+        except Exception as error:
+            raise InputError(f"--eval {function} failed: {brief(error)}.") from error
 
     def do_train(self, passes: list[dict[str, Any]], data: str, names: list[str]) -> dict[str, Any]:
         """Apply training passes to the source model; the number of the new model and what each pass did."""

@@ -81,7 +81,7 @@ def _save(loaded: Loaded, folder: Path, inputs: Sequence[dict[str, Any]], output
 def _why_not(error: Exception) -> str:
     text = str(error)
     select = re.findall(r"Flex(\w+)", text)
-    custom = re.findall(r"tf\.(\w+)", text) if "custom op" in text.lower() or "legalize" in text else []
+    custom = re.findall(r"tf\.([A-Z]\w+)", text) if "custom op" in text.lower() or "legalize" in text else []
     if select or custom:
         names = ", ".join(sorted(set(select or custom))[:6])
         return (
