@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..converters.keras.spec import refuse_keras
 from ..errors import EdgeoptError, InputError
 from ..runtimes.isolation import run_job
 from .accuracy import absolute_spec
@@ -211,6 +212,7 @@ def measure_server(
     Raises:
         InputError, EdgeoptError: the model doesn't load, the device isn't there.
     """
+    refuse_keras(model_spec, "compare --server")
     path = Path(model_spec)
     job = {
         "options": asdict(options),

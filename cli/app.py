@@ -12,7 +12,7 @@ from .reporter import error_envelope, print_error, print_json
 
 app = typer.Typer(
     name="edgeopt",
-    help="Turn a PyTorch model and a device profile into verified, measured files for that device.",
+    help="Turn a PyTorch or Keras model and a device profile into verified, measured files for that device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

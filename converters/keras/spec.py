@@ -43,8 +43,8 @@ def refuse_keras(model: Any, command: str) -> None:
     """
     if is_keras(model):
         raise InputError(
-            f"edgeopt {command} takes PyTorch models; {origin_of(model)} is a Keras model: edgeopt export takes it, with "
-            "a recipe file that prunes, clusters or quantises it in training if need be."
+            f"edgeopt {command} takes PyTorch models; {origin_of(model)} is a Keras model, which edgeopt export takes "
+            "(docs/keras.md)."
         )
 
 

@@ -145,6 +145,11 @@ def fit(
     Raises:
         InputError: the data don't fit the model, or the loss left the finite numbers.
     """
+    if len(model.outputs) != len(data.targets):
+        raise InputError(
+            f"training: the model has {len(model.outputs)} output(s) and the data {len(data.targets)} array(s) of "
+            "labels: give module:function with one array an output."
+        )
     losses = [
         _loss(output, target, model) for output, target in zip(model.outputs, data.targets, strict=True)
     ]
