@@ -24,14 +24,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from calibration_models import MODELS, build, example
 
+from edgeopt import GateError, export, load_bundle, load_profile
+from edgeopt.calibration.files import SuiteFile
+from edgeopt.calibration.measuring import Journal, measure_here
+from edgeopt.converters.kernels import file_kernels
+from edgeopt.cost_model import predict
+
+RUNTIME = {"pte": "executorch", "tflite": "litert"}
 PRECISIONS = "fp32,int8-static,int8-dynamic"
-PROCESSES = 3
 
 
 def export_all(folder: Path, names: list[str]) -> None:
     """Write a bundle a network; one that is there is kept."""
-    from edgeopt import GateError, export
-
     for name in names:
         if (folder / name).is_dir():
             continue
@@ -48,65 +52,44 @@ def export_all(folder: Path, names: list[str]) -> None:
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def measure_all(folder: Path, threads: list[int], budget_s: float) -> None:
-    """Take the latency of every file in fresh processes; ``measured.jsonl`` gets a line each."""
-    from edgeopt.android_harness.measure import MeasureOptions, measure
-
-    log = folder / "measured.jsonl"
-    done = {(row["file"], row["threads"]) for row in read_measured(folder)}
-    started = time.monotonic()
-    for path in sorted([*folder.glob("*/*.pte"), *folder.glob("*/*.tflite")]):
-        for count in threads:
-            name = str(path.relative_to(folder))
-            if (name, count) in done:
-                continue
-            if time.monotonic() - started > budget_s:
-                print("out of time: call again to go on")
-                return
-            options = MeasureOptions(num_threads=count, processes=PROCESSES, max_time_s=3.0, run_time_s=0.4)
-            taken = measure(path, options)
-            medians = [statistics.median(take.result["times_ms"]) for take in taken.takes]
-            row = {
-                "file": name, "threads": count, "runtime": taken.runtime, "medians_ms": medians,
-                "problems": taken.conditions["problems"],
-            }  # fmt: skip
-            with log.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
-            print(f"{name} {count}: {statistics.median(medians):.3f} ms", flush=True)
-
-
-def read_measured(folder: Path) -> list[dict[str, Any]]:
-    """The lines of ``measured.jsonl``."""
-    log = folder / "measured.jsonl"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-
-
-def points(folder: Path, after: str, before: str) -> list[dict[str, Any]]:
-    """Every measured point with both predictions."""
-    from edgeopt import load_bundle, load_profile
-    from edgeopt.converters.kernels import file_kernels
-    from edgeopt.cost_model import predict
-
-    profiles = {"before": load_profile(before), "after": load_profile(after)}
-    kernels: dict[str, Any] = {}
+def files_of(folder: Path) -> list[SuiteFile]:
+    """The files of all bundles in ``folder``."""
     found = []
-    for row in read_measured(folder):
-        path = folder / row["file"]
-        if row["file"] not in kernels:
-            kernels[row["file"]] = file_kernels(path)
-        entry = next(each for each in load_bundle(path.parent).artifacts if each.file == path.name)
-        taken = row["medians_ms"]
-        point = {
-            "network": path.parent.name, "runtime": row["runtime"], "precision": entry.precision,
-            "threads": row["threads"], "ms": statistics.median(taken),
-            "spread": (max(taken) - min(taken)) / statistics.median(taken),
+    for manifest in sorted(folder.glob("*/manifest.json")):
+        bundle = manifest.parent
+        found += [
+            SuiteFile(bundle.name, entry.precision, RUNTIME[entry.format], bundle / entry.file)
+            for entry in load_bundle(bundle).artifacts
+        ]
+    return found
+
+
+def measure_all(folder: Path, threads: list[int], rounds: int, budget_s: float) -> None:
+    """Take the latency of every file, each round in a fresh process; ``measured.jsonl`` gets a line a time."""
+    journal = Journal.open(folder / "measured.jsonl", {"threads": threads})
+    say = lambda what, fraction=None: print(f"{fraction or 0:.0%} {what}", flush=True)  # noqa: E731
+    if not measure_here(files_of(folder), threads, rounds, journal, say, budget_s=budget_s):
+        print("out of time: call again to go on")
+    for problem in journal.problems:
+        print(problem)
+
+
+def points(folder: Path, threads: list[int], rounds: int, after: str, before: str) -> list[dict[str, Any]]:
+    """Every measured point with both predictions."""
+    profiles = {"before": load_profile(before), "after": load_profile(after)}
+    journal = Journal.read(folder / "measured.jsonl")
+    found = []
+    for taken in journal.latencies(files_of(folder), threads, rounds):
+        file = taken.file
+        point: dict[str, Any] = {
+            "network": file.carrier, "runtime": file.runtime, "precision": file.precision, "threads": taken.threads,
+            "ms": taken.ms, "spread": taken.spread,
         }  # fmt: skip
+        kernels = file_kernels(file.path)
         for key, profile in profiles.items():
-            estimate = predict(
-                kernels[row["file"]], profile, runtime=row["runtime"], num_threads=row["threads"]
-            )
+            estimate = predict(kernels, profile, runtime=file.runtime, num_threads=taken.threads)
             point[key], point[f"{key}_grade"] = estimate.latency_ms, estimate.grade
-            point[f"{key}_in_band"] = estimate.low_ms <= point["ms"] <= estimate.high_ms
+            point[f"{key}_in_band"] = estimate.low_ms <= taken.ms <= estimate.high_ms
         found.append(point)
     return found
 
@@ -154,6 +137,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--models", default=",".join(MODELS), help="only these networks")
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--budget", type=float, default=460.0, help="seconds that measuring may take in one call"
     )
@@ -161,12 +145,13 @@ def main() -> None:
     parser.add_argument("--before", default="host")
     parser.add_argument("--json", type=Path, help="write the points here too")
     given = parser.parse_args()
+    threads = [int(count) for count in given.threads.split(",")]
     if given.step == "export":
         export_all(given.folder, given.models.split(","))
     elif given.step == "measure":
-        measure_all(given.folder, [int(count) for count in given.threads.split(",")], given.budget)
+        measure_all(given.folder, threads, given.rounds, given.budget)
     else:
-        found = points(given.folder, given.profile, given.before)
+        found = points(given.folder, threads, given.rounds, given.profile, given.before)
         if given.json:
             given.json.write_text(json.dumps(found, indent=1))
         print(report(found))

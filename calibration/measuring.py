@@ -57,18 +57,23 @@ class Journal:
     @classmethod
     def open(cls, path: Path, what: dict[str, Any]) -> Journal:
         """The journal of ``what``; an old one, or one of something else, starts anew."""
-        journal = cls(path)
         try:
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            fresh = time.time() - path.stat().st_mtime < _FRESH_S
+            with path.open() as stream:
+                same = json.loads(stream.readline()) == what
+            if same and time.time() - path.stat().st_mtime < _FRESH_S:
+                return cls.read(path)
         except (OSError, ValueError):
-            lines, fresh = [], False
-        if fresh and lines and lines[0] == what:
-            for line in lines[1:]:
-                journal._take(line)
-            return journal
+            pass
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(what) + "\n")
+        return cls(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Journal:
+        """Whatever the file holds, however old."""
+        journal = cls(path)
+        for line in path.read_text().splitlines()[1:]:
+            journal._take(json.loads(line))
         return journal
 
     def add(self, key: str, threads: int, turn: int, ms: float | None) -> None:
