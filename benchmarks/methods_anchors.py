@@ -36,12 +36,12 @@ def _drop(cells: Cells, model: str, method: str, points: float) -> Iterator[Anch
     cell = cells.get((model, method))
     if cell is None:
         return
-    lost = {kind: (cell["source_metric"] - file["metric"]) * 100 for kind, file in cell["files"].items()}
-    found = ", ".join(f".{kind} {-value:+.2f}" for kind, value in lost.items())
+    gained = {kind: (file["metric"] - cell["source_metric"]) * 100 for kind, file in cell["files"].items()}
+    found = ", ".join(f".{kind} {value:+.2f}" for kind, value in gained.items())
     yield (
         f"{model}, {method}: at most {points:g} points below float",
         f"{found} points of {cell['samples']:,}",
-        max(lost.values()) <= points,
+        min(gained.values()) >= -points,
     )
 
 

@@ -12,7 +12,7 @@ from methods_catalog import MODELS, Method, Model
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 _HEADINGS = (
-    "Method", "File", "{metric}", "Difference, points", "Size, kB", "of float", "zlib, kB", "MACs, M", "SNR, dB",
+    "Method", "File", "{metric}", "Difference, points", "Agrees", "Size, kB", "of float", "zlib, kB", "MACs, M", "SNR, dB",
     "Here, µs (95%)", "arm64 instructions, M", "pixel7, µs (80%)", "Check",
 )  # fmt: skip
 
@@ -70,6 +70,7 @@ def _row(method: Method, kind: str, cell: Mapping[str, Any], base: Mapping[str, 
         f".{kind}",
         f"{file['metric']:.2%}",
         f"{(file['metric'] - base['source_metric']) * 100:+.2f}",
+        f"{file['agreement']:.2%}" if file.get("agreement") is not None else "",
         f"{file['size_bytes'] / 1e3:,.1f}",
         ratio,
         f"{file['zlib_bytes'] / 1e3:,.1f}",

@@ -4,10 +4,11 @@
     python benchmarks/methods_table.py --model mnist --method qat,prune50 --stage export,count
     python benchmarks/methods_table.py --stage time         # alone on a quiet machine
 
-Run it from the checkout. Stages: ``export`` (files, accuracy, size), ``count`` (arm64 instructions on the emulated
-board; needs ``edgeopt emulator setup``), ``time`` (latency on this machine, one thread), ``estimate`` (predicted
-latency on the device), ``students`` (distillation over several seeds), ``page``. Each finished cell stands in the user's cache, keyed by its recipe and its model,
-so that an interrupted run goes on where it stopped.
+Run it from the checkout. Stages: ``export`` (files, accuracy, size), ``students`` (distillation over several seeds),
+``agree`` (how often a file's best class is the float32 file's), ``count`` (arm64 instructions on the emulated board;
+needs ``edgeopt emulator setup``), ``time`` (latency on this machine, one thread), ``estimate`` (predicted latency on the
+device), ``page``. Each finished cell stands in the user's cache, keyed by its recipe, so that an interrupted run goes
+on where it stopped; ``--redo`` forgets the chosen ones.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import edgeopt
 from edgeopt.android_harness.measure import MeasureOptions
 
 PROFILE = "pixel7"
-STAGES = ("export", "students", "count", "time", "estimate", "page")
+STAGES = ("export", "students", "agree", "count", "time", "estimate", "page")
 CELL, STUDENTS = "cell.json", "students.json"
 # Seconds of measuring a file: three fresh processes and more until the interval is narrow.
 TIME_S = 5.0
@@ -57,10 +58,10 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Changes when the recipe or the model does."""
-        recipe = self.method.recipe_file
-        text = repr(self.method) + (recipe.read_text() if recipe else "")
-        return hashlib.sha256((text + self.model.source.read_text()).encode()).hexdigest()[:16]
+        """Changes when the recipe does."""
+        method, recipe = self.method, self.method.recipe_file
+        text = repr((method.recipe, method.variant)) + (recipe.read_text() if recipe else "")
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def load(self) -> dict[str, Any] | None:
         """What is known, or None when nothing is or it was another recipe."""
@@ -159,6 +160,20 @@ def _each_file(cell: Cell, wanted: str, find: Callable[[Path], Any]) -> None:
             cell.save(data)
 
 
+def agree(cell: Cell) -> None:
+    """Agreement with the float32 file of the same format."""
+    from methods_agreement import agreement
+
+    base = Cell(cell.model, cell.model.methods[0])
+    evaluate = f"{cell.model.source.stem}:{cell.model.name}_evaluate"
+
+    def same(path: Path) -> float | None:
+        reference = base.bundle / f"model{path.suffix}"
+        return agreement(path, reference, evaluate) if reference.is_file() else None
+
+    _each_file(cell, "agreement", same)
+
+
 def count(cell: Cell) -> None:
     """Instructions of one inference on the emulated big core."""
     from edgeopt.android_harness.emulator import cpu_of, run
@@ -233,14 +248,18 @@ def main() -> int:
     parser.add_argument("--model", default="", help=f"comma-separated, of {', '.join(MODELS)}")
     parser.add_argument("--method", default="", help="comma-separated names of methods")
     parser.add_argument("--stage", default=",".join(STAGES), help=f"comma-separated, of {', '.join(STAGES)}")
+    parser.add_argument("--redo", action="store_true", help="make the chosen cells anew")
     arguments = parser.parse_args()
     os.chdir(Path(__file__).resolve().parent.parent)  # recipes name their teachers from here
     stages = arguments.stage.split(",")
     wanted = list(
         cells([m for m in arguments.model.split(",") if m], [m for m in arguments.method.split(",") if m])
     )
+    for cell in wanted if arguments.redo else ():
+        (cell.home / CELL).unlink(missing_ok=True)
     failed = 0
-    for name, stage in (("export", export), ("count", count), ("time", time), ("estimate", estimate)):
+    by_name = {"export": export, "agree": agree, "count": count, "time": time, "estimate": estimate}
+    for name, stage in by_name.items():
         for cell in wanted if name in stages else ():
             print(f"{name}: {cell.model.name} {cell.method.name}", file=sys.stderr, flush=True)
             try:

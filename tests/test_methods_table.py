@@ -116,5 +116,5 @@ def test_the_page_keeps_what_stands_around_the_tables(
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "stale figures" not in text
-    assert "| int8 static | .pte | 97.90% | -0.10 | 0.0 | 0.30 |" in text
+    assert "| int8 static | .pte | 97.90% | -0.10 |  | 0.0 | 0.30 |" in text
     assert "12.3 (12.0–13.1)" in text
