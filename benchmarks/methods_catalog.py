@@ -58,6 +58,9 @@ PLAIN = (
     _precision("int8-dynamic", "int8 dynamic"),
     _precision("int8-static", "int8 static"),
 )
+WEIGHTS = _precision("int8-weights", "int8 weights only")
+INT4 = _precision("int4-dynamic", "int4 weights, int8 dynamic")
+EQUAL = Method("equalized-int8", "int8 static, equalised")
 
 
 def _images(name: str) -> tuple[Method, ...]:
@@ -70,11 +73,13 @@ def _images(name: str) -> tuple[Method, ...]:
         Method("sparse2of4", "2:4 sparse"),
         Method("sparse80-qat", "80% sparse, QAT"),
         Method("teacher", "the teacher, float32", "fp32", "_teacher"),
+        Method("cluster16", "16 weights a layer (k-means)"),
         Method("alone", "student alone, float32", "alone", "_student"),
         Method("distill", "student distilled, float32", f"distill-{name}", "_student"),
         Method("chain", "distilled, 50% pruned, QAT", f"chain-{name}"),
         Method("outliers-fp32", "outlier channels, float32", "fp32", "_outliers"),
         Method("outliers-int8", "outlier channels, int8 static", "int8-static", "_outliers"),
+        Method("outliers-equal", "outlier channels, equalised int8", "equalized-int8", "_outliers"),
         Method("outliers-mixed", "outlier channels, mixed", "mixed", "_outliers"),
     )
 
@@ -93,10 +98,10 @@ MODELS = {
             "lite0",
             "EfficientNet-Lite0, photos",
             HERE / "photo_models.py",
-            PLAIN,
+            (*PLAIN, WEIGHTS),
             note=LITE0,
         ),
-        Model("minilm", "MiniLM-L6, film reviews", HERE / "text_models.py", PLAIN),
+        Model("minilm", "MiniLM-L6, film reviews", HERE / "text_models.py", (*PLAIN, WEIGHTS, INT4, EQUAL)),
         Model(
             "speakers", "LSTM, Japanese vowels", HERE / "series_models.py", PLAIN, trains=True, note=SPEAKERS
         ),
