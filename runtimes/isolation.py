@@ -14,12 +14,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EdgeoptError, InputError
 from .files import check_file, runtime_for
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # Another interpreter (the tflite-runtime environment) doesn't have edgeopt installed: give it the package.
@@ -192,6 +193,8 @@ def interpreter_for(runtime: str) -> Path | None:
 
 def save_batches(path: Path, batches: Sequence[Sequence[np.ndarray]]) -> None:
     """Write arrays as ``b<batch>_<position>`` into one uncompressed npz."""
+    import numpy as np
+
     arrays = {f"b{i}_{j}": np.asarray(a) for i, batch in enumerate(batches) for j, a in enumerate(batch)}
     counts = np.array([len(batch) for batch in batches], dtype=np.int64)
     np.savez(path, counts=counts, **arrays)  # type: ignore[arg-type]
@@ -199,6 +202,8 @@ def save_batches(path: Path, batches: Sequence[Sequence[np.ndarray]]) -> None:
 
 def load_batches(path: Path, expected: int) -> list[list[np.ndarray]]:
     """Read what :func:`save_batches` wrote."""
+    import numpy as np
+
     with np.load(path, allow_pickle=False) as archive:
         counts = archive["counts"]
         if len(counts) != expected:

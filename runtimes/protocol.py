@@ -9,10 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def fit_inputs(path: Path, specs: Sequence[TensorSpec], inputs: Sequence[np.ndar
     Raises:
         InputError: naming the input, what was expected and what was found.
     """
+    import numpy as np
+
     if len(inputs) != len(specs):
         expected = ", ".join(describe(spec) for spec in specs)
         raise InputError(
@@ -111,6 +115,8 @@ def describe(spec: TensorSpec) -> str:
 
 
 def _fit(path: Path, spec: TensorSpec, value: np.ndarray) -> np.ndarray:
+    import numpy as np
+
     same_rank = value.ndim == len(spec.shape)
     if not same_rank or any(
         size not in (-1, found) for size, found in zip(spec.shape, value.shape, strict=True)
@@ -142,6 +148,8 @@ def _fit(path: Path, spec: TensorSpec, value: np.ndarray) -> np.ndarray:
 
 
 def _lossless_cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+    import numpy as np
+
     kinds = {value.dtype.kind, dtype.kind}
     if not (kinds <= {"i", "u"} or kinds == {"f"}):
         return None
