@@ -185,12 +185,18 @@ def _saved_by(path: Path, origin: str) -> str:
         except (KeyError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{origin} is a zip archive, but not one that Keras wrote ({error}).") from error
     if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            if "model_config" not in file.attrs:
-                raise InputError(
-                    f"{origin} holds weights only: save the whole model (model.save) or give module:attribute."
-                )
-            return str(file.attrs.get("keras_version", "2"))
+        try:
+            with h5py.File(path, "r") as file:
+                version = str(file.attrs.get("keras_version", "2")) if "model_config" in file.attrs else None
+        except OSError as error:
+            raise InputError(
+                f"{origin} can't be read, it is corrupt or truncated: {brief(error)}."
+            ) from error
+        if version is None:
+            raise InputError(
+                f"{origin} holds weights only: save the whole model (model.save) or give module:attribute."
+            )
+        return version
     raise InputError(f"{origin} is neither a .keras archive nor an HDF5 file: it is corrupt or truncated.")
 
 
