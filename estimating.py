@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .converters.keras.spec import refuse_keras
 from .converters.kernels import RUNTIME_OF, read_work
 from .cost_model import Estimate, Kernel, predict
 from .cost_model.accelerators import AcceleratorEstimate, accelerator_estimates
@@ -297,6 +298,7 @@ def _of_model(
     say: Callable[[str], None],
     source_options: dict[str, Any],
 ) -> tuple[str, list[_Candidate]]:
+    refuse_keras(model, "estimate")
     say("loading PyTorch and the model")
     from .models import capture, load_source_model
     from .models.kernels import program_kernels

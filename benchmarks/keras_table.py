@@ -105,7 +105,7 @@ def row(title: str, output: Path, profile: str) -> list[str]:
         f"{artifact.size_bytes / 1e3:.1f}",
         f"{len(zlib.compress(path.read_bytes(), 9)) / 1e3:.1f}",
         f"{zeros:.0%}",
-        f"{max(len(np.unique(k)) for k in kernels):,}",
+        f"{len(np.unique(max(kernels, key=lambda k: k.size))):,}",
         f"{min(p['snr_db'] for p in artifact.parity):.0f}",
         f"{latency.value * 1e3:.1f} ({low * 1e3:.1f}–{high * 1e3:.1f})",
         f"{instructions:,.0f}",
@@ -153,7 +153,7 @@ def main() -> None:
     if arguments.stage == "export":
         return
     print(
-        "| Model | Accuracy (10,000) | Size, kB | zlib, kB | Zeros | Values a kernel | SNR, dB | Host latency, µs "
+        "| Model | Accuracy (10,000) | Size, kB | zlib, kB | Zeros | Values in the largest kernel | SNR, dB | Host latency, µs "
         "(95%) | Instructions | Status |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")

@@ -22,6 +22,8 @@ import pytest
 
 import edgeopt
 from edgeopt import keras_planning
+from edgeopt.android_harness.accuracy import measure_accuracy
+from edgeopt.android_harness.measure import MeasureOptions
 from edgeopt.bundle import Bundle
 from edgeopt.cli import main
 from edgeopt.converters.keras.client import KerasWorker
@@ -195,6 +197,16 @@ def test_a_bundle_needs_no_tensorflow_afterwards(
     pixels = next((tmp_path / "app").rglob("Pixels.kt")).read_text()
     assert "side by side" in pixels
     assert not (tmp_path / "empty").exists() or not list((tmp_path / "empty").glob("keras-*"))
+
+
+def test_the_metric_beside_the_latency_knows_a_keras_model(
+    digits: tuple[Bundle, dict[str, Any]], folder: Path
+) -> None:
+    """What ``edgeopt compare --eval F --model M`` asks for."""
+    bundle, _ = digits
+    file = bundle.artifact_path(bundle.artifacts[0])
+    found = measure_accuracy(file, str(folder / "digits.keras"), str(folder / "test.npz"), MeasureOptions())
+    assert found["value"] == pytest.approx(bundle.artifacts[0].metric) and found["samples"] == 397
 
 
 def test_an_accuracy_that_falls_too_far_fails_the_gate(folder: Path, shared: None, tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_without_a_registry_the_sentence_says_what_is_missing(
     )
 
 
-@pytest.mark.parametrize("command", ["analyze", "optimize"])
+@pytest.mark.parametrize("command", ["analyze", "estimate", "optimize"])
 def test_commands_for_pytorch_models_say_so(
     command: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,8 +43,8 @@ def refuse_keras(model: Any, command: str) -> None:
     """
     if is_keras(model):
         raise InputError(
-            f"edgeopt {command} takes PyTorch models; {origin_of(model)} is a Keras model, which edgeopt export takes "
-            "(docs/keras.md)."
+            f"edgeopt {command} takes PyTorch models; {origin_of(model)} is a Keras model: edgeopt export makes a bundle "
+            "of it, to go on with (docs/keras.md)."
         )
 
 
