@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from .converters.keras.spec import refuse_keras
 from .converters.rewrites import rewrite_capture
-from .cost_model import predict
-from .cost_model.precisions import in_precision
 from .device_profiles import DeviceProfile, load_profile
-from .errors import InputError
+from .errors import EdgeoptError, InputError
 from .models.data import Evaluation, Sample, load_calibration, load_evaluation
-from .models.kernels import program_kernels
 from .models.predicting import predictor, torch_run
 from .models.program import Capture, capture
 from .models.source import SourceModel, load_source_model
 from .optimizers.cleanup import fold_batch_norm
+from .optimizers.cost import predicted_node_ms
 from .optimizers.culprit import Culprit, find_culprit, suspects
 from .optimizers.observers import ObserverName
 from .optimizers.quantization import prepare_static
@@ -232,14 +230,10 @@ def _with_metric(
 def _predicted_ms(
     captured: Capture, profile: DeviceProfile, damages: Sequence[LayerDamage]
 ) -> dict[str, float] | None:
-    kernels = in_precision(program_kernels(captured.program, "pte"), "int8-static", "executorch")
-    if not kernels:
+    """Layer -> predicted milliseconds in int8; None where the cost model can't take the model."""
+    try:
+        found = predicted_node_ms(captured.program, profile, "int8-static")
+    except EdgeoptError:
         return None
-    times: dict[str, float] = {}
-    for each in predict(kernels, profile, runtime="executorch").kernels:
-        # Kernels of one operator bear its node's name, and more behind a point.
-        node = each.kernel.name.partition(".")[0]
-        times[node] = times.get(node, 0.0) + each.latency_ms
-    # A layer without a time of its own is computed with the one before it.
-    found = {damage.name: times.get(damage.name, 0.0) for damage in damages}
-    return found if sum(found.values()) > 0 else None
+    times = {damage.name: found.get(damage.name, 0.0) for damage in damages}
+    return times if sum(times.values()) > 0 else None

@@ -19,6 +19,7 @@ from .converters.checks import make_checks
 from .converters.keras.spec import refuse_keras
 from .converters.preflight import blocked_formats, preflight
 from .converters.rewrites import rewrite_capture
+from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
 from .models.data import Evaluation, Sample, load_calibration, load_evaluation
 from .models.program import Capture, capture, recapture
@@ -56,6 +57,7 @@ def optimize_plan(
         plan.calibration,
         say,
         use_cache=use_cache,
+        profile=plan.profile,
     )
     findings = list(plan.findings)
     findings += [f for f in preflight(captured, plan.formats) if f not in findings]
@@ -83,19 +85,20 @@ def train(
     say: Progress,
     *,
     use_cache: bool = True,
+    profile: DeviceProfile | None = None,
 ) -> tuple[Optimized, Capture]:
     """Apply all passes of ``recipe``; returns what they made and the capture of the optimised module."""
     original = captured
     work: WorkFolder | None = open_work_folder(start_key(source, training, str(captured.program.graph)))
     work = work if use_cache else None
-    optimised, piece, work = run_eager_passes(recipe, source, training, say, work)
+    optimised, piece, work = run_eager_passes(recipe, source, training, say, work, profile)
     if recipe.eager_passes:
         say("capturing the optimised model")
         captured = rewrite_capture(capture(optimised))
     checkpoints = None
     if work is not None:
         checkpoints = work.after(f"graph {recipe.graph_passes!r} seed {recipe.seed}").part("any").parent
-    context = Context(calibration, say, training, evaluation, checkpoints, recipe.seed)
+    context = Context(calibration, say, training, evaluation, checkpoints, recipe.seed, profile)
     model = Optimizer(OptimizedModel(captured, masks=piece.masks), context).run(recipe)
     changes = (*(report.words for report in piece.reports), *model.changes)
     model = replace(model, changes=changes)
@@ -114,6 +117,7 @@ def optimize(
     *,
     recipe: str | Recipe,
     output: Path | str,
+    profile: str | DeviceProfile | None = None,
     training: Any = None,
     calibration: Any = None,
     evaluate: Any = None,
@@ -127,6 +131,7 @@ def optimize(
     Args:
         model, calibration, evaluate, source_options: as for ``export``.
         recipe: a TOML file, a named recipe or a :class:`Recipe`.
+        profile: the device that the reports predict times for, and that mixed weighs layers on.
         training: data for passes that train; see ``load_training``.
         output: the folder to write; ``force`` replaces one that this function wrote.
         use_cache: go on from what an interrupted or earlier run has finished.
@@ -141,6 +146,7 @@ def optimize(
     where = Path(output)
     _check_folder(where, force)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    target = load_profile(profile) if isinstance(profile, str) else profile
     say("loading the model")
     refuse_keras(model, "optimize")
     source = load_source_model(model, **source_options)
@@ -152,7 +158,9 @@ def optimize(
     evaluation = None if evaluate is None else load_evaluation(source, evaluate)
     say("capturing the model")
     captured = rewrite_capture(capture(source))
-    made, captured = train(chosen, source, captured, rows, evaluation, samples, say, use_cache=use_cache)
+    made, captured = train(
+        chosen, source, captured, rows, evaluation, samples, say, use_cache=use_cache, profile=target
+    )
     report = {"recipe": chosen.to_dict(), "origin": source.origin, **made.to_dict()}
     report["changes"] = list(made.model.changes)
     report["precision"] = made.model.precision

@@ -17,7 +17,7 @@ from .converters.jobs import Produced, Wanted, discard, produce
 from .converters.keras.spec import is_keras
 from .device_profiles import DeviceProfile
 from .errors import EdgeoptError, GateError, InputError
-from .gates import Gates
+from .gates import AUTO_ACCURACY_DROP, Gates, accuracy_failures
 from .models.data import Evaluation, load_evaluation
 from .models.findings import Finding
 from .optimization import optimize_plan
@@ -135,7 +135,7 @@ def export_plan(
     say("running the source model")
     plan, checks = _checks(plan, evaluation, min_snr_db)
     with staged(plan.output) as folder:
-        result = _convert(plan, folder, checks, say, max_parallel, use_cache)
+        result = _convert(plan, folder, checks, say, max_parallel, use_cache, gates)
         result.notes += [
             f"output {name!r} is the same for every check input, so its parity proves little: give real data "
             "with --calibration or --example-inputs"
@@ -163,9 +163,17 @@ def _checks(plan: Plan, evaluation: Evaluation | None, min_snr_db: float | None)
 
 
 def _convert(
-    plan: Plan, folder: Path, checks: Checks, say: Progress, max_parallel: int | None, use_cache: bool
+    plan: Plan,
+    folder: Path,
+    checks: Checks,
+    say: Progress,
+    max_parallel: int | None,
+    use_cache: bool,
+    gates: Gates,
 ) -> ExportResult:
-    optimizer = Optimizer(plan.capture, Context(plan.calibration, say, plan.training, checks.evaluation))
+    optimizer = Optimizer(
+        plan.capture, Context(plan.calibration, say, plan.training, checks.evaluation, profile=plan.profile)
+    )
     result = ExportResult()
     wanted = []
     for name, recipe, file in plan.files():
@@ -189,11 +197,12 @@ def _convert(
     made = produce(
         wanted, folder, checks, on_progress=lambda task, what: say(what), max_parallel=max_parallel
     )
+    allowed = AUTO_ACCURACY_DROP if gates.max_accuracy_drop is None else gates.max_accuracy_drop
     for fallback in plan.choice.fallbacks if plan.choice else ():
-        again = [item for item in made if not item.passed]
+        again = [item for item in made if not item.passed or accuracy_failures(item, checks, allowed)]
         if not again:
             break
-        made = _fall_back(fallback, made, again, optimizer, folder, checks, say, result)
+        made = _fall_back(fallback, made, again, optimizer, folder, checks, say, result, allowed)
     discard(made)
     result.produced = [item for item in made if item.checks is not None]
     result.not_made += [item for item in made if item.checks is None]
@@ -209,11 +218,13 @@ def _fall_back(
     checks: Checks,
     say: Progress,
     result: ExportResult,
+    allowed: float,
 ) -> list[Produced]:
     """What auto does when its choice fails: the next recipe, said in so many words."""
     for item in again:
+        lost = accuracy_failures(item, checks, allowed) if item.passed else []
         result.notes.append(
-            f"{item.wanted.file}: {item.wanted.precision} failed ({why_failed(item)}), so {recipe.name} was taken"
+            f"{item.wanted.file}: {item.wanted.precision} failed ({'; '.join(lost) or why_failed(item)}), so {recipe.name} was taken"
         )
     retried = produce(
         [replace(i.wanted, model=optimizer.run(recipe)) for i in again],

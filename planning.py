@@ -11,6 +11,7 @@ from .bundle import check_output
 from .converters.jobs import FORMATS
 from .converters.preflight import blocked_formats, preflight
 from .converters.rewrites import rewrite_capture
+from .cost_model import Kernel
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
 from .models.data import Sample, load_calibration
@@ -20,6 +21,8 @@ from .models.program import Capture, capture
 from .models.source import SourceModel, load_source_model
 from .models.workload import workload
 from .optimizers.choose import Choice, choose_recipe
+from .optimizers.cleanup import fold_batch_norm
+from .optimizers.cost import kernels_of
 from .optimizers.eager import PassReport
 from .optimizers.passes import OptimizedModel
 from .optimizers.precision import parse_precisions
@@ -134,7 +137,12 @@ def make_plan(
     captured = rewrite_capture(capture(source))
     choice = None
     if not named:
-        choice = choose_recipe(target, workload(captured.program), calibrated=samples is not None)
+        choice = choose_recipe(
+            target,
+            workload(captured.program),
+            calibrated=samples is not None,
+            kernels=_kernels(captured, formats),
+        )
         named = (choice.recipe,)
     findings = preflight(captured, formats)
     blocked = blocked_formats(findings, formats)
@@ -143,6 +151,15 @@ def make_plan(
         raise InputError(f"{source.origin} can't be exported: {errors}.")
     kept = tuple(name for name in dict.fromkeys(formats) if name not in blocked)
     return Plan(source, captured, target, kept, named, choice, samples, findings, where, deployment, rows)
+
+
+def _kernels(captured: Capture, formats: Sequence[str]) -> dict[str, list[Kernel]]:
+    """Format -> the model's kernels; none where they can't be told, which leaves the choice to rules."""
+    try:
+        program = fold_batch_norm(captured.program)[0]
+        return {name: kernels_of(program, name) for name in formats}
+    except Exception:
+        return {}
 
 
 def _training_data(source: SourceModel, given: Any, recipes: Sequence[Recipe]) -> TrainingData | None:

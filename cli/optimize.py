@@ -21,6 +21,10 @@ def optimize(
     model: Annotated[str, typer.Argument(help="package.module:attribute or file.py:attribute.")],
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe file (TOML) or a named recipe.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for model.pt2 and report.json.")],
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", "--device", "-p", help="Device to predict times for; without it none are."),
+    ] = None,
     train: given.Train = None,
     calibration: given.Calibration = None,
     evaluate: given.Eval = None,
@@ -55,6 +59,7 @@ def optimize(
             model,
             recipe=recipe,
             output=output,
+            profile=profile,
             training=train,
             calibration=calibration,
             evaluate=evaluate,

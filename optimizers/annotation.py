@@ -1,7 +1,7 @@
 """Where a graph is quantised: XNNPACK's quantizer, with what it leaves out, and layers kept in float.
 
 XNNPACK's quantizer fuses a convolution with a ReLU behind it but not with a ReLU6, whose input then is given a
-range of its own, many times what ReLU6 lets through: EfficientNet-Lite0 loses 13 dB by that alone (docs/quantization.md). Here the range is taken behind the clamp, which the kernels of both formats fuse.
+range of its own, many times what ReLU6 lets through: EfficientNet-Lite0 loses most of its accuracy by that alone (docs/methods.md). Here the range is taken behind the clamp, which the kernels of both formats fuse.
 """
 
 from __future__ import annotations

@@ -1,16 +1,26 @@
-"""The default recipe of a profile, with the reasons in words.
+"""What ``--recipe auto`` takes: the precision that this profile is predicted to run fastest, if it pays.
 
-The rules rest on what the kernels of XNNPACK are known to do on each instruction set, not on a
-measurement of this model: the reasons say so, and ``edgeopt bench`` gives the measurement.
+Each candidate's time comes from the cost model (kernels of this model × this profile), its size from its weights.
+A coarser precision is taken only where it is predicted to be clearly faster, or where the size budget needs it; its
+accuracy is then checked on the finished files, and when it fails, what was next best is taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..cost_model import Kernel, predict
+from ..cost_model.energy import estimate_energy
 from ..device_profiles import DeviceProfile
+from ..errors import EdgeoptError
 from ..models.workload import Workload
+from .cost import RUNTIME_OF, kernels_in, weight_bytes
 from .recipe import Recipe, named_recipe
+
+# A prediction that is nearer than this decides nothing: the more exact precision is taken.
+PAYS = 0.10
+_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -22,12 +32,173 @@ class Choice:
     fallbacks: tuple[Recipe, ...] = ()
 
 
-def choose_recipe(profile: DeviceProfile, work: Workload, *, calibrated: bool) -> Choice:
+@dataclass(frozen=True)
+class Candidate:
+    """One precision on one profile.
+
+    Attributes:
+        ms: predicted time of one inference on one core, the mean over the formats.
+        size_mib: of the weights in the largest file.
+        energy_mj: predicted energy of one inference, the mean over the formats; None without figures of power.
+    """
+
+    precision: str
+    ms: float
+    size_mib: float
+    energy_mj: float | None = None
+
+
+def choose_recipe(
+    profile: DeviceProfile,
+    work: Workload,
+    *,
+    calibrated: bool,
+    kernels: Mapping[str, Sequence[Kernel]] | None = None,
+) -> Choice:
     """The recipe that should pay on ``profile`` for a model of this kind.
 
     Args:
         calibrated: whether calibration data is at hand.
+        kernels: format -> float32 kernels of the model; without them the rules about instruction sets decide.
     """
+    if kernels:
+        try:
+            return _by_prediction(profile, work, kernels, calibrated)
+        except EdgeoptError:
+            pass  # kernels that the cost model can't take: nothing to multiply, a runtime it doesn't know
+    return _by_rules(profile, work, calibrated)
+
+
+def candidates(
+    profile: DeviceProfile, kernels: Mapping[str, Sequence[Kernel]], precisions: Sequence[str]
+) -> list[Candidate]:
+    """Predicted time and size of each precision.
+
+    Raises:
+        EdgeoptError: kernels that the cost model can't take.
+    """
+    found = []
+    for precision in precisions:
+        times, sizes, energies = [], [], []
+        for name, each in kernels.items():
+            wanted = kernels_in(each, precision, name)
+            estimate = predict(wanted, profile, runtime=RUNTIME_OF[name])
+            energy = estimate_energy(estimate, profile)
+            times.append(estimate.latency_ms)
+            sizes.append(weight_bytes(each, precision, name) / _MIB)
+            energies.append(None if energy is None else energy.dynamic_mj)
+        known = [energy for energy in energies if energy is not None]
+        mean = sum(known) / len(known) if known else None
+        found.append(Candidate(precision, sum(times) / len(times), max(sizes), mean))
+    return found
+
+
+def _by_prediction(
+    profile: DeviceProfile, work: Workload, kernels: Mapping[str, Sequence[Kernel]], calibrated: bool
+) -> Choice:
+    fragile = work.kind in ("transformer", "recurrent")
+    # From the most exact to the least: where one isn't clearly faster than one before it, that one is taken.
+    names = ["fp32", "fp16", "int8-dynamic"]
+    if calibrated and not fragile:
+        names.append("int8-static")
+    found = candidates(profile, kernels, names)
+    fitting, limit = _within(profile, found)
+    chosen = fitting[0]
+    for candidate in fitting[1:]:
+        if candidate.ms < (1 - PAYS) * chosen.ms:
+            chosen = candidate
+    rest = [c for c in found if c is not chosen and names.index(c.precision) < names.index(chosen.precision)]
+    rest.sort(key=lambda candidate: candidate.ms)
+    # Nothing is more exact than float32: what comes behind it would be tried in vain.
+    end = next((place for place, c in enumerate(rest) if c.precision == "fp32"), len(rest))
+    fallbacks = tuple(named_recipe(c.precision) for c in rest[: end + 1])
+    reasons = (
+        _times(profile, work, found),
+        _why(profile, chosen, found, limit, calibrated=calibrated, fragile=fragile),
+        _accuracy(chosen, fallbacks),
+    )
+    return Choice(named_recipe(chosen.precision), reasons, fallbacks)
+
+
+def _within(profile: DeviceProfile, found: list[Candidate]) -> tuple[list[Candidate], str]:
+    """The candidates that keep the profile's limits, or the smallest; and the limit that ruled some out, in words."""
+    budgets = profile.budgets
+    limits = [(budgets.size_mib, "the size budget"), (profile.memory.app_budget_mib, "an app's memory")]
+    limits.append((budgets.peak_memory_mib, "the memory budget"))
+    least, name = min(
+        ((float(value), name) for value, name in limits if value is not None), key=lambda pair: pair[0]
+    )
+    kept = [candidate for candidate in found if candidate.size_mib <= least]
+    words = f"{name} of {least:,.3g} MiB" if len(kept) < len(found) else ""
+    goal = budgets.energy_mj
+    frugal = [c for c in kept if goal is None or c.energy_mj is None or c.energy_mj <= goal]
+    if frugal and len(frugal) < len(kept):
+        kept, words = frugal, " and ".join(filter(None, (words, f"the energy goal of {goal:g} mJ")))
+    return kept or [min(found, key=lambda candidate: candidate.size_mib)], words
+
+
+def _times(profile: DeviceProfile, work: Workload, found: Sequence[Candidate]) -> str:
+    each = ", ".join(f"{candidate.precision} {_ms(candidate.ms)}" for candidate in found)
+    return (
+        f"predicted on {profile.name} for {_article(work.kind)} model of {work.macs / 1e6:,.1f} M "
+        f"multiply-accumulates, one core: {each}"
+    )
+
+
+def _why(
+    profile: DeviceProfile,
+    chosen: Candidate,
+    found: Sequence[Candidate],
+    limit: str,
+    *,
+    calibrated: bool,
+    fragile: bool,
+) -> str:
+    before = [candidate for candidate in found if candidate is not chosen]
+    parts = []
+    if limit:
+        parts.append(f"{limit} leaves {chosen.precision} ({chosen.size_mib:,.3g} MiB of weights)")
+    base = found[0]
+    if chosen.precision == "fp32":
+        best = min(before, key=lambda candidate: candidate.ms)
+        parts.append(
+            f"nothing smaller is predicted to be {PAYS:.0%} faster (best: {best.precision}), so float32 stays as it is"
+        )
+    elif chosen.ms < base.ms:
+        parts.append(
+            f"{chosen.precision} is predicted to take {1 - chosen.ms / base.ms:.0%} less time than float32"
+        )
+    coarser = [c for c in found if c.ms < chosen.ms and c is not chosen]
+    if coarser and not limit and chosen.precision != "fp32":
+        parts.append(f"{coarser[0].precision} would gain less than {PAYS:.0%} on it")
+    if not calibrated and not fragile:
+        parts.append("static int8 was left out: it needs calibration data (--calibration)")
+    elif fragile:
+        parts.append("static int8 was left out: such models often don't survive calibrated ranges")
+    if profile.budgets.energy_mj is not None:
+        parts.append(_energy(profile, chosen))
+    return "; ".join(parts)
+
+
+def _energy(profile: DeviceProfile, chosen: Candidate) -> str:
+    goal = profile.budgets.energy_mj
+    if chosen.energy_mj is None:
+        return f"the energy goal of {goal:g} mJ can't be judged: the profile has no power of a core"
+    verdict = "within" if goal is not None and chosen.energy_mj <= goal else "over"
+    return f"predicted {chosen.energy_mj:.3g} mJ an inference, {verdict} the goal of {goal:g} mJ"
+
+
+def _accuracy(chosen: Candidate, fallbacks: Sequence[Recipe]) -> str:
+    if not fallbacks:
+        return "float32 is what the model was trained in: there is no accuracy to lose"
+    chain = ", then ".join(recipe.name for recipe in fallbacks)
+    return (
+        f"its outputs are compared with the model's on the files; if {chosen.precision} fails there: {chain}"
+    )
+
+
+def _by_rules(profile: DeviceProfile, work: Workload, calibrated: bool) -> Choice:
+    """What XNNPACK's kernels are known to do on each instruction set: not a prediction for this model."""
     core = profile.big_cluster.core
     has_fp16 = profile.has_isa("fp16")
     int8_isa = next((isa for isa in ("i8mm", "dotprod", "vnni") if profile.has_isa(isa)), None)
@@ -74,3 +245,11 @@ def choose_recipe(profile: DeviceProfile, work: Workload, *, calibrated: bool) -
         "and measure it"
     )
     return Choice(half, (kind_reason, half_reason if int8_isa else without), (float32,))
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3g} ms"
+
+
+def _article(kind: str) -> str:
+    return ("an " if kind[0] in "aeiou" else "a ") + kind

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 
 from .eager import EagerContext, PassReport, Workpiece
-from .figures import figures, time_sentence, with_times
+from .figures import figures, prediction_sentence, time_sentence, with_predictions, with_times
 from .registry import kind_of, recipe_pass, register
 from .sparsity import prunable_weights
 from .training import Supervised, TrainingOptions, fit
@@ -138,12 +138,14 @@ def _report(
     old, new = with_times(
         (before, figures(before, example)), (piece.module, figures(piece.module, example)), example
     )
+    old = with_predictions(before, old, context.source, context.profile)
+    new = with_predictions(piece.module, new, context.source, context.profile)
     weights = prunable_weights(piece.module)
     count = sum(w.numel() for w in weights.values())
     packed = sum(codebook_bytes(weight) for weight in weights.values())
     words = (
         f"{config.clusters} different weights a layer{', ' + trained.sentence() if trained else ''}; zlib takes the "
-        f"weights from {old.compressed_bytes / 1e3:.1f} to {new.compressed_bytes / 1e3:.1f} kB, {time_sentence(old, new)}"
+        f"weights from {old.compressed_bytes / 1e3:.1f} to {new.compressed_bytes / 1e3:.1f} kB, {time_sentence(old, new)}{prediction_sentence(old, new, context.profile)}"
     )
     warning = (
         f"{config.clusters} clusters save no time and leave the file's size as it is: the formats have no codebooks "

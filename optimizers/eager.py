@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..device_profiles import DeviceProfile
 from ..errors import InputError
 from ..models.source import SourceModel
 from ..models.tensors import FlatModel
@@ -90,6 +91,7 @@ class EagerContext:
         work: where this pass keeps its checkpoints, or None.
         seed: the recipe's, different for each pass.
         where: the recipe and the pass's number, for messages.
+        profile: the device that times are predicted for, or None.
     """
 
     source: SourceModel
@@ -98,6 +100,7 @@ class EagerContext:
     work: WorkFolder | None
     seed: int
     where: str
+    profile: DeviceProfile | None = None
 
     def data(self) -> TrainingData:
         """The training data.
@@ -119,6 +122,7 @@ def run_eager_passes(
     training: TrainingData | None,
     progress: Progress,
     work: WorkFolder | None,
+    profile: DeviceProfile | None = None,
 ) -> tuple[SourceModel, Workpiece, WorkFolder | None]:
     """Apply the eager passes of ``recipe`` to a copy of the model.
 
@@ -131,18 +135,22 @@ def run_eager_passes(
     """
     refuse_untrainable(source, recipe)
     piece = Workpiece(_copy_of(source.module))
+    # What a pass reports of a device's time belongs to that device.
+    device = profile.name if profile else ""
     for number, config in enumerate(recipe.eager_passes, 1):
         kind = kind_of(config)
         where = f"recipe {recipe.name}, pass {number} ({kind.name})"
         handler = handler_of(config)
         code = sha256(Path(inspect.getfile(handler)).read_bytes()).hexdigest()
-        step = work.after(f"{kind.name} {config!r} seed {recipe.seed} {code}") if work else None
+        step = work.after(f"{kind.name} {config!r} seed {recipe.seed} {code} {device}") if work else None
         kept = load_checkpoint(step.result) if step else None
         if kept is not None:
             progress(f"{kind.name}: taken from an earlier run")
             piece = _restored(kept, source.module)
         else:
-            context = EagerContext(source, training, progress, step, recipe.seed + 7919 * number, where)
+            context = EagerContext(
+                source, training, progress, step, recipe.seed + 7919 * number, where, profile
+            )
             piece = handler(config, piece, context)
             if step is not None:
                 save_atomically(_kept(piece, source.module), step.result)

@@ -2,23 +2,27 @@
 
 Each layer's noise is measured alone (``sensitivity``), the layers are lined up by noise for what keeping them costs,
 the shortest beginning of that line that reaches the goal is looked for, and what turns out not to be needed goes
-back to int8, the dearest first.
+back to int8, the dearest first. What a layer costs is the time that the profile is predicted to lose to it in float;
+without a profile its multiply-accumulates stand for that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from ..device_profiles import DeviceProfile
+from ..errors import EdgeoptError
 from ..models.data import Sample
 from ..models.predicting import predictor, torch_run
 from ..models.program import Capture
 from .annotation import make_quantizer
 from .cleanup import FoldBatchNorm
+from .cost import predicted_node_ms
 from .observers import ObserverName
 from .passes import Context, OptimizedModel
 from .quantization import calibration_samples, check_calibration_options, prepare_static
@@ -74,10 +78,15 @@ def _mixed(config: QuantizeMixed, model: OptimizedModel, context: Context) -> Op
     for index, layer in enumerate(probe.layers.values(), 1):
         context.progress(f"layer {index} of {len(probe.layers)}: {layer.name}")
         layers.append(probe.damage(layer))
-    kept = choose_float_layers(layers, goal)
+    costs = float_costs(model.capture, layers, context.profile)
+    kept = choose_float_layers(layers, goal, costs)
     context.progress(f"{len(kept)} of {len(layers)} layers stay in float")
     final = keep_in_float(model.capture, prepared, samples, config, kept) if kept else prepared
     figures = _figures(layers, kept, before_db, probe.snr_db(kept_float=kept), goal_words)
+    figures["int8_time_saving_kept"] = 1.0 - sum(costs[name] for name in kept)
+    figures["cost_basis"] = (
+        f"predicted on {context.profile.name}" if context.profile else "multiply-accumulates"
+    )
     return replace(
         model,
         precision="mixed",
@@ -87,17 +96,44 @@ def _mixed(config: QuantizeMixed, model: OptimizedModel, context: Context) -> Op
     )
 
 
-def choose_float_layers(layers: Sequence[LayerDamage], goal: Callable[[Collection[str]], bool]) -> list[str]:
+def float_costs(
+    capture: Capture, layers: Sequence[LayerDamage], profile: DeviceProfile | None
+) -> dict[str, float]:
+    """Layer -> share of the model's time that it costs to keep it in float: predicted, or by multiply-accumulates."""
+    total = sum(layer.macs for layer in layers) or 1
+    shares = {layer.name: layer.macs / total for layer in layers}
+    if profile is None:
+        return shares
+    try:
+        in_float, in_int8 = (
+            predicted_node_ms(capture.program, profile, precision) for precision in ("fp32", "int8-static")
+        )
+    except EdgeoptError:
+        return shares
+    saved = {
+        layer.name: max(0.0, in_float.get(layer.name, 0.0) - in_int8.get(layer.name, 0.0)) for layer in layers
+    }
+    whole = sum(saved.values())
+    return {name: value / whole for name, value in saved.items()} if whole else shares
+
+
+def choose_float_layers(
+    layers: Sequence[LayerDamage],
+    goal: Callable[[Collection[str]], bool],
+    costs: Mapping[str, float] | None = None,
+) -> list[str]:
     """The layers to keep in float, at least cost, so that ``goal(kept)`` holds.
 
     Args:
         layers: the damage of each.
         goal: whether the model is good enough with these layers in float; it is asked some log2(n) + 24 times.
+        costs: share of the time that each layer costs in float; by default that of its multiply-accumulates.
     """
     total = sum(layer.macs for layer in layers) or 1
+    shares = costs if costs is not None else {layer.name: layer.macs / total for layer in layers}
 
     def cost(layer: LayerDamage) -> float:
-        return layer.macs / total + _BORDER_COST
+        return shares[layer.name] + _BORDER_COST
 
     def noise(layer: LayerDamage) -> float:
         return math.pow(10.0, -layer.snr_db / 10.0)
@@ -213,8 +249,9 @@ def _change(layers: Sequence[LayerDamage], kept: Collection[str], figures: dict[
     if not kept:
         return f"int8 everywhere: {figures['goal']} holds with no layer in float ({figures['snr_db']:.1f} dB)"
     names = ", ".join(dict.fromkeys(figures["kept_float"]))
+    saving = f"{figures['int8_time_saving_kept']:.0%} of what int8 saves in time ({figures['cost_basis']})"
     return (
         f"int8 but for {len(kept)} of {len(layers)} layers, which stay in float32 for an {figures['goal']}: {names}; "
-        f"{figures['int8_macs_ratio']:.1%} of the multiply-accumulates and {figures['int8_weights_ratio']:.1%} of the "
+        f"{saving} and {figures['int8_weights_ratio']:.1%} of the "
         f"weights of plain int8 are kept; SNR {figures['all_int8_snr_db']:.1f} → {figures['snr_db']:.1f} dB"
     )

@@ -17,6 +17,7 @@ from .recipe import Recipe
 from .registry import handler_of, kind_of, register
 
 if TYPE_CHECKING:
+    from ..device_profiles import DeviceProfile
     from .training.data import TrainingData
 
 Progress = Callable[[str], None]
@@ -70,6 +71,7 @@ class Context:
         evaluation: the user's task metric, or None.
         checkpoints: folder for what a pass must be able to go on from when it is interrupted, or None.
         seed: the recipe's.
+        profile: the device that layers are costed on, or None.
     """
 
     calibration: Sequence[Sample] | None
@@ -78,6 +80,7 @@ class Context:
     evaluation: Evaluation | None = None
     checkpoints: Path | None = None
     seed: int = 0
+    profile: DeviceProfile | None = None
 
 
 class Optimizer:

@@ -74,8 +74,8 @@ PRECISIONS = {
             "w8a16",
             "int8 weights, int16 activations, calibrated",
             ("static_wi8_ai16", "16x8", "int16", "a16w8"),
-            15.0,
-            0.98,
+            20.0,
+            0.99,
             needs_calibration=True,
         ),
         Precision(

@@ -22,7 +22,15 @@ from ..errors import EdgeoptError, InputError
 from ..models.resolve import brief
 from ..models.tensors import FlatModel
 from .eager import EagerContext, PassReport, Workpiece
-from .figures import count_macs, figures, layer_macs, time_sentence, with_times
+from .figures import (
+    count_macs,
+    figures,
+    layer_macs,
+    prediction_sentence,
+    time_sentence,
+    with_predictions,
+    with_times,
+)
 from .importance import Importance, channel_scores, gradients
 from .registry import kind_of, recipe_pass, register
 from .snapshot import restore, snapshot
@@ -115,11 +123,13 @@ def _report(
 ) -> PassReport:
     example = context.source.example
     old, new = with_times((before, figures(before, example)), (after, figures(after, example)), example)
+    old = with_predictions(before, old, context.source, context.profile)
+    new = with_predictions(after, new, context.source, context.profile)
     removed = 1 - new.macs / old.macs
     words = (
         f"removed {removed:.0%} of the multiply-accumulates ({old.macs / 1e6:.3g} → {new.macs / 1e6:.3g} M) and "
         f"{1 - new.parameters / old.parameters:.0%} of the parameters by {config.importance}"
-        f"{', ' + trained.sentence() if trained else ''}, {time_sentence(old, new)}"
+        f"{', ' + trained.sentence() if trained else ''}, {time_sentence(old, new)}{prediction_sentence(old, new, context.profile)}"
     )
     warnings = []
     if removed < config.macs - 0.02:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from .eager import EagerContext, PassReport, Workpiece
-from .figures import figures, time_sentence, with_times
+from .figures import figures, prediction_sentence, time_sentence, with_predictions, with_times
 from .importance import gradients
 from .registry import kind_of, recipe_pass, register
 from .training import Supervised, TrainingOptions, fit
@@ -122,11 +122,13 @@ def _report(
     old, new = with_times(
         (before, figures(before, example)), (piece.module, figures(piece.module, example)), example
     )
+    old = with_predictions(before, old, context.source, context.profile)
+    new = with_predictions(piece.module, new, context.source, context.profile)
     total = sum(mask.numel() for mask in masks.values())
     zeros = 1 - sum(int(mask.sum()) for mask in masks.values()) / total
     words = (
         f"{config.pattern}: {zeros:.1%} of the weights are 0 ({trained}); zlib takes them from "
-        f"{old.compressed_bytes / 1e3:.1f} to {new.compressed_bytes / 1e3:.1f} kB, {time_sentence(old, new)}"
+        f"{old.compressed_bytes / 1e3:.1f} to {new.compressed_bytes / 1e3:.1f} kB, {time_sentence(old, new)}{prediction_sentence(old, new, context.profile)}"
     )
     warning = (
         f"{config.pattern} sparsity of {zeros:.0%} saves no time: no sparse kernel runs in these formats, the dense "

@@ -77,12 +77,12 @@ def student() -> nn.Module:
     return fresh(4, seed=1).eval()
 
 
-def outliers(channels: int = 2, factor: float = 300.0) -> nn.Module:
+def outliers(channels: int = 2, factor: float = 300.0, width: int = 16) -> nn.Module:
     """The same function as ``net`` in float; in int8 one stem activation drowns the others' values.
 
     Channels of the stem are made larger and made smaller again by what takes them.
     """
-    model = net()
+    model = net(width)
     with torch.no_grad():
         for channel in range(channels):
             model.stem[1].weight[channel] *= factor

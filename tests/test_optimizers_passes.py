@@ -313,6 +313,7 @@ def test_patience_stops_early() -> None:
 # quantisation
 
 
+@pytest.mark.slow
 def test_training_in_int8_is_what_the_file_will_compute() -> None:
     made = apply(a_pass("fold_batch_norm"), a_pass("qat", epochs=1))
     assert made.model.precision == "int8-static"
@@ -327,6 +328,7 @@ def test_training_in_int8_is_what_the_file_will_compute() -> None:
     assert {report.name for report in made.reports} == {"fold_batch_norm", "qat"}
 
 
+@pytest.mark.slow
 def test_training_in_int8_keeps_zeros() -> None:
     made = apply(a_pass("sparsify", sparsity=0.5, epochs=1), a_pass("qat", epochs=1))
     assert made.model.prepared is not None
@@ -345,6 +347,7 @@ def quantized(model: nn.Module, *passes: Any) -> tuple[OptimizedModel, ProbeGrap
     return done, ProbeGraph(done.capture, done.prepared, samples[:8])
 
 
+@pytest.mark.slow
 def test_equalising_rescues_outlier_channels_and_changes_nothing_in_float() -> None:
     plain, broken = quantized(models.outliers(), FoldBatchNorm(), QuantizeStatic())
     for by in ("activations", "weights"):
@@ -360,6 +363,7 @@ def test_equalising_rescues_outlier_channels_and_changes_nothing_in_float() -> N
         assert any("evened out the channels" in change for change in made.changes)
 
 
+@pytest.mark.slow
 def test_equalising_reaches_linear_layers_behind_a_layer_normalisation() -> None:
     class Normed(nn.Module):
         def __init__(self) -> None:
@@ -382,6 +386,7 @@ def test_equalising_reaches_linear_layers_behind_a_layer_normalisation() -> None
     assert made.figures["equalize"]["layers"] == ["layer_norm"]
 
 
+@pytest.mark.slow
 def test_correcting_biases_puts_the_means_right() -> None:
     from edgeopt.optimizers.bias_correction import channel_means
 

@@ -19,6 +19,7 @@ WEIGHTS = Path(__file__).with_name("digits_mobilenet.safetensors")
 TRAIN_COUNT = 1257
 # expansion, channels, repeats, stride
 BLOCKS = ((1, 16, 1, 1), (4, 24, 2, 2), (4, 32, 2, 2), (4, 48, 1, 1))
+STUDENT_BLOCKS = ((1, 16, 1, 1), (4, 24, 1, 2), (4, 32, 1, 2))
 
 
 class InvertedResidual(nn.Module):
@@ -52,16 +53,16 @@ def conv_norm(
 class DigitsMobileNet(nn.Module):
     """10 logits for an image [N, 1, 32, 32] with values in 0..1."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: tuple[tuple[int, int, int, int], ...] = BLOCKS, last: int = 128) -> None:
         super().__init__()
         layers: list[nn.Module] = [*conv_norm(1, 16, 3, stride=2)]
         channels = 16
-        for expansion, outputs, repeats, stride in BLOCKS:
+        for expansion, outputs, repeats, stride in blocks:
             for index in range(repeats):
                 layers.append(InvertedResidual(channels, outputs, stride if index == 0 else 1, expansion))
                 channels = outputs
-        self.features = nn.Sequential(*layers, *conv_norm(channels, 128, 1))
-        self.classifier = nn.Linear(128, 10)
+        self.features = nn.Sequential(*layers, *conv_norm(channels, last, 1))
+        self.classifier = nn.Linear(last, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         pooled = self.features(image).mean(dim=(2, 3))
@@ -76,6 +77,18 @@ def net() -> nn.Module:
     model = DigitsMobileNet()
     model.load_state_dict(load_file(WEIGHTS))
     return model.eval()
+
+
+def student() -> nn.Module:
+    """A smaller net that has learned nothing yet: what ``student.toml`` distils, prunes and trains in int8."""
+    torch.manual_seed(0)
+    return DigitsMobileNet(STUDENT_BLOCKS, last=64).eval()
+
+
+def training() -> tuple[torch.Tensor, torch.Tensor]:
+    """The training images and their digits, for recipes that train."""
+    pixels, digits = images()
+    return pixels[:TRAIN_COUNT], digits[:TRAIN_COUNT]
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,202 @@
+"""Recipes all the way to verified files of both formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optimizer_models as models
+import pytest
+import torch
+
+from edgeopt.bundle import Artifact, Bundle
+from edgeopt.cli import main
+from edgeopt.pipeline import export
+
+MODEL = f"{Path(models.__file__)}"
+pytestmark = pytest.mark.slow
+
+CHAIN = f"""
+name = "chain"
+[[passes]]
+pass = "distill"
+teacher = "{MODEL}:net"
+epochs = 8
+learning_rate = 1e-2
+batch_size = 32
+[[passes]]
+pass = "prune"
+macs = 0.5
+round_to = 4
+epochs = 4
+learning_rate = 5e-3
+batch_size = 32
+[[passes]]
+pass = "fold_batch_norm"
+[[passes]]
+pass = "qat"
+epochs = 1
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+
+
+def artifacts(bundle: Bundle) -> dict[str, Artifact]:
+    return {artifact.file: artifact for artifact in bundle.artifacts}
+
+
+def test_distil_prune_and_train_in_int8_with_one_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = tmp_path / "chain.toml", tmp_path / "out"
+    recipe.write_text(CHAIN)
+    options = [
+        "--profile",
+        "pixel7",
+        "--recipe",
+        str(recipe),
+        "--eval",
+        f"{MODEL}:evaluate",
+        "-o",
+        str(out),
+        "--json",
+    ]
+    code = main(["export", f"{MODEL}:fresh", "--model-args", '{"width": 12}', *options])
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0, found
+    manifest = json.loads((out / "manifest.json").read_text())
+    done = manifest["optimization"]
+    assert [entry["pass"] for entry in done["passes"]] == ["distill", "prune", "fold_batch_norm", "qat"]
+    assert done["macs"][1] <= 0.5 * done["macs"][0]
+    assert [a["file"] for a in manifest["artifacts"]] == ["model.pte", "model.tflite"]
+    for artifact in manifest["artifacts"]:
+        assert artifact["status"] == "verified" and artifact["precision"] == "int8-static"
+        assert artifact["metric"] > 0.9
+        assert artifact["parity"][0]["snr_db"] > 20
+    first, second = (a["metric"] for a in manifest["artifacts"])
+    assert first == second
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The text model in every precision that quantises weights for themselves."""
+    import os
+
+    folder = tmp_path_factory.mktemp("weights")
+    os.environ["EDGEOPT_CACHE_DIR"] = str(folder / "cache")
+    return export(
+        f"{MODEL}:text", profile="pixel7", output=folder / "out",
+        precision="fp32,int8-dynamic,int8-weights,int4-dynamic,int4-weights,w8a16",
+        calibration=models.text_calibration(), example_inputs=models.text_example_inputs(),
+    )  # fmt: skip
+
+
+def test_weights_in_few_bits_shrink_the_file(weights: Bundle) -> None:
+    made = artifacts(weights)
+    size = {name: artifact.size_bytes for name, artifact in made.items()}
+    assert all(artifact.status == "verified" for artifact in made.values())
+    assert size["model.int8-dynamic.pte"] < 0.35 * size["model.pte"]
+    assert size["model.int8-dynamic.tflite"] < 0.4 * size["model.tflite"]
+    assert size["model.int8-weights.tflite"] < 0.4 * size["model.tflite"]
+    assert size["model.int4-dynamic.pte"] < size["model.int8-dynamic.pte"]
+    assert size["model.int4-dynamic.tflite"] < size["model.int8-dynamic.tflite"]
+    assert size["model.int4-weights.tflite"] < size["model.int8-weights.tflite"]
+    snr = {name: artifact.parity[0]["snr_db"] for name, artifact in made.items()}
+    assert snr["model.int8-weights.tflite"] > snr["model.int4-weights.tflite"] > 10
+    assert abs(snr["model.int4-dynamic.pte"] - snr["model.int4-dynamic.tflite"]) < 5
+
+
+def test_what_a_format_can_not_take_is_refused_with_a_reason(weights: Bundle) -> None:
+    sentences = {entry["file"]: entry["sentence"] for entry in weights.manifest.not_made}
+    assert "choose int8-dynamic" in sentences["model.int8-weights.pte"]
+    assert "computes wrong results" in sentences["model.int4-weights.pte"]
+    assert "no kernels for int16 activations" in sentences["model.w8a16.pte"]
+
+
+def test_mixed_recovers_what_int8_breaks_and_keeps_its_gain(tmp_path: Path) -> None:
+    """Outlier channels: within 0.5 points of float, with 80% of what int8 saves in bytes and predicted time."""
+    source, arguments = f"{MODEL}:outliers", {"width": 32}
+    common = {
+        "profile": "pixel7",
+        "formats": ("pte", "tflite"),
+        "evaluate": models.evaluate,
+        "model_args": arguments,
+    }
+    made = export(
+        source, precision="fp32,int8-static,mixed", output=tmp_path / "out", min_snr_db=-100.0, **common
+    )
+    found = artifacts(made)
+    for suffix in ("pte", "tflite"):
+        plain, broken, mixed = (found[f"model{part}.{suffix}"] for part in ("", ".int8-static", ".mixed"))
+        assert plain.metric is not None and broken.metric is not None and mixed.metric is not None
+        assert broken.metric < plain.metric - 0.02
+        assert mixed.metric >= plain.metric - 0.005
+        gain = plain.size_bytes - broken.size_bytes
+        assert plain.size_bytes - mixed.size_bytes >= 0.8 * gain
+        assert predicted_gain(made.path, plain, broken, mixed) >= 0.8
+
+
+def predicted_gain(folder: Path, plain: Artifact, broken: Artifact, mixed: Artifact) -> float:
+    """Share of int8's predicted saving of time on the profile that the mixed file keeps."""
+    from edgeopt import load_profile
+    from edgeopt.converters.kernels import RUNTIME_OF, file_kernels
+    from edgeopt.cost_model import predict
+
+    times = [
+        predict(
+            file_kernels(folder / a.file), load_profile("pixel7"), runtime=RUNTIME_OF[f".{a.format}"]
+        ).latency_ms
+        for a in (plain, broken, mixed)
+    ]
+    return (times[0] - times[2]) / (times[0] - times[1])
+
+
+def test_auto_takes_the_next_recipe_when_the_metric_falls(tmp_path: Path) -> None:
+    """Parity is waved through here, so only the measured accuracy can speak against int8."""
+    made = export(
+        f"{MODEL}:outliers", profile="raspberry_pi_4", formats=("tflite",), evaluate=models.evaluate,
+        min_snr_db=-100.0, output=tmp_path / "out",
+    )  # fmt: skip
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert "if int8-static fails there: " in manifest["choice"][2]
+    assert any("int8-static failed (accuracy fell from" in note for note in manifest["warnings"])
+    (artifact,) = made.artifacts
+    assert artifact.precision != "int8-static" and artifact.status == "verified"
+
+
+def test_no_sparse_kernel_runs_in_either_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the report of sparsify says, looked up in the kernels that ran: XNNPACK calls its sparse ones SPMM."""
+    recipe, out = tmp_path / "sparse.toml", tmp_path / "out"
+    recipe.write_text('[[passes]]\npass = "sparsify"\nsparsity = 0.9\nepochs = 1\n')
+    arguments = [
+        "export",
+        f"{MODEL}:net",
+        "--profile",
+        "pixel7",
+        "--recipe",
+        str(recipe),
+        "-o",
+        str(out),
+        "-q",
+    ]
+    assert main(arguments) == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    report = manifest["optimization"]["passes"][0]
+    assert any("no sparse kernel runs" in warning for warning in manifest["warnings"])
+    assert "saves 0%" in report["change"]
+    for artifact in manifest["artifacts"]:
+        assert artifact["compressed_bytes"] < 0.6 * artifact["size_bytes"]
+    capsys.readouterr()
+    assert (
+        main(["bench", str(out), "--on", "host", "--profile-ops", "--no-store", "--json", "--num-runs", "5"])
+        == 0
+    )
+    profiles = json.loads(capsys.readouterr().out)["profiles_of_ops"]
+    assert len(profiles) == 2
+    for profile in profiles:
+        names = " ".join(op["name"] for op in profile["ops"]).upper()
+        assert "GEMM" in names and "SPMM" not in names and "SPARSE" not in names
