@@ -114,15 +114,16 @@ def parse_facts(text: str) -> DeviceFacts:
     """Facts out of the script's output, however garbled."""
     part = sections(text)
     lines = [*part.get("machine", "").split("\n"), "", "", ""]
-    props = parse_properties(part.get("props", ""))
-    tree_model = (part.get("model", "").split("\n") or [""])[0].strip()
+    props = {key: printable(value) for key, value in parse_properties(part.get("props", "")).items()}
+    tree_model = printable((part.get("model", "").split("\n") or [""])[0])
     memory = dict(re.findall(r"^(\w+):\s+(\d+) kB", part.get("meminfo", ""), re.MULTILINE))
-    os_name = re.search(r'^PRETTY_NAME="?([^"\n]*)"?$', part.get("os", ""), re.MULTILINE)
+    named = re.search(r'^PRETTY_NAME="?([^"\n]*)"?$', part.get("os", ""), re.MULTILINE)
+    os_name = printable(named[1]) if named else None
     abis = props.get("ro.product.cpu.abilist") or props.get("ro.product.cpu.abi") or ""
     android = props.get("ro.build.version.release")
     return DeviceFacts(
-        machine=lines[0].strip(),
-        kernel=lines[1].strip(),
+        machine=printable(lines[0]),
+        kernel=printable(lines[1]),
         uid=_integer(lines[2]),
         model=props.get("ro.product.model") or tree_model or None,
         manufacturer=props.get("ro.product.manufacturer") or None,
@@ -131,7 +132,7 @@ def parse_facts(text: str) -> DeviceFacts:
         ) or props.get("ro.board.platform") or None,
         android=android,
         sdk=_integer(props.get("ro.build.version.sdk", "")),
-        os=f"Android {android}" if android else (os_name[1] if os_name else None),
+        os=f"Android {android}" if android else os_name,
         abis=tuple(abi for abi in abis.split(",") if abi),
         ram_mib=int(memory["MemTotal"]) // 1024 if "MemTotal" in memory else None,
         free_mib=int(memory["MemAvailable"]) // 1024 if "MemAvailable" in memory else None,
@@ -141,6 +142,11 @@ def parse_facts(text: str) -> DeviceFacts:
         properties=props,
         cpuinfo=part.get("cpuinfo", ""),
     )  # fmt: skip
+
+
+def printable(text: str) -> str:
+    """Text from outside as it may stand in a table or a sentence: on one line, nothing a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 def parse_properties(text: str) -> dict[str, str]:

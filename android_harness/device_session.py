@@ -218,8 +218,14 @@ class DeviceSession:
             self._remove(folder)
 
     def _clean_up(self) -> None:
-        if self.folder:
+        if not self.folder:
+            return
+        try:
             self._remove(self.folder)
+        except KeyboardInterrupt:
+            # Ctrl-C ends the run, not the tidying up behind it; a second one does.
+            self._remove(self.folder)
+            raise
 
     def _remove(self, folder: str) -> None:
         """Remove a private folder and strike it off the journal; a warning when it can't be done."""

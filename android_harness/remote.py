@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import EdgeoptError, InputError
-from .device_facts import FACTS_SCRIPT, DeviceFacts, parse_facts
+from .device_facts import FACTS_SCRIPT, DeviceFacts, parse_facts, printable
 from .target import Execution, TargetInfo
 
 FOLDER_PREFIX = "edgeopt-run-"
@@ -170,7 +170,7 @@ class RemoteTarget(ABC):
 
 def shown(path: Path) -> str:
     """A file's name as it may stand in a sentence: on one line."""
-    return "".join(c if c.isprintable() else " " for c in path.name)
+    return printable(path.name)
 
 
 def last_line(text: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..android_harness.device_facts import printable
 from ..android_harness.device_measure import (
     DeviceMeasurement,
     DeviceOptions,
@@ -217,7 +218,7 @@ class _Device:
         options = replace(self.options, num_threads=count)
 
         def say(what: str) -> None:
-            self.say(f"{artifact.name} · {count} thread(s) · {what}")
+            self.say(f"{printable(artifact.name)} · {count} thread(s) · {what}")
 
         arrays, reference = self._inputs(session, artifact, payload)
         cpus = self._cpus(session, profile, count)

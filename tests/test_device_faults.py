@@ -336,6 +336,23 @@ def test_an_interrupt_cleans_up_and_keeps_what_was_measured(
     assert_clean(phone)
 
 
+def test_ctrl_c_while_tidying_up_leaves_nothing(phones: Phones) -> None:
+    phone = phones()
+    target = phone.target()
+    remove, pressed = target.remove, []
+
+    def interrupted(path: str) -> None:
+        if not pressed:
+            pressed.append(path)
+            raise KeyboardInterrupt
+        remove(path)
+
+    with pytest.raises(KeyboardInterrupt), DeviceSession(target, recover_s=5.0):
+        target.remove = interrupted  # type: ignore[method-assign]
+    assert pressed
+    assert_clean(phone)
+
+
 def test_a_session_ends_what_still_runs(phones: Phones, tmp_path: Path) -> None:
     phone = phones()
     with DeviceSession(phone.target(), recover_s=5.0) as session:

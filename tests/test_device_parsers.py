@@ -148,6 +148,15 @@ def test_emulators_give_themselves_away(changes: dict[str, str], words: str) -> 
     assert parse_facts(facts_text(**changes)).emulated_by == words
 
 
+def test_what_a_device_calls_itself_commands_no_terminal() -> None:
+    facts = parse_facts(
+        facts_text(props="[ro.product.model]: [Pix\x1b[31mel\n7\x07]\n[ro.soc.model]: [G\rS]")
+    )
+    told = json.dumps(facts.as_json(), ensure_ascii=False)
+    assert facts.model == "Pix [31mel 7" and "\x1b" not in told and "\\n" not in str(facts.soc)
+    assert facts.title.isprintable()
+
+
 def test_facts_of_a_board() -> None:
     facts = parse_facts(
         facts_text(
