@@ -39,7 +39,7 @@ def _drop(cells: Cells, model: str, method: str, points: float) -> Iterator[Anch
     gained = {kind: (file["metric"] - cell["source_metric"]) * 100 for kind, file in cell["files"].items()}
     found = ", ".join(f".{kind} {value:+.2f}" for kind, value in gained.items())
     yield (
-        f"{model}, {method}: at most {points:g} points below float",
+        f"{model}, {method}: at most {_points(points)} below float",
         f"{found} points of {cell['samples']:,}",
         min(gained.values()) >= -points,
     )
@@ -66,7 +66,8 @@ def _distilled(cells: Cells, model: str) -> Iterator[Anchor]:
         gains = [(taught - alone) * 100 for alone, taught in runs]
         mean = sum(gains) / len(gains)
         alone, taught = (sum(side) / len(runs) for side in zip(*runs, strict=True))
-        found = f"{alone:.2%} → {taught:.2%}, {mean:+.2f} points, mean of {len(gains)} seeds"
+        seeds = "seed" if len(gains) == 1 else "seeds"
+        found = f"{alone:.2%} → {taught:.2%}, {mean:+.2f} points, mean of {len(gains)} {seeds}"
         yield (
             f"{model}, {name}: a distilled student at least 1 point above the same student alone",
             f"{found} ({min(gains):+.2f} to {max(gains):+.2f})",
@@ -127,7 +128,7 @@ def _small(cells: Cells, model: str, points: float) -> Iterator[Anchor]:
             if name == model and cell is not None and kind in cell["files"]
         }
         smallest = min(file["size_bytes"] for file in files.values()) / file_of(base, kind)["size_bytes"]
-        goal = f"{model}, .{kind}: at most {points:g} points below float in {SMALL:g} of its bytes"
+        goal = f"{model}, .{kind}: at most {_points(points)} below float in {SMALL:g} of its bytes"
         small = {method: file for method, file in files.items() if file["size_bytes"] <= room}
         if not small:
             yield goal, f"the smallest file has {smallest:.2f} of the bytes", False
@@ -138,6 +139,10 @@ def _small(cells: Cells, model: str, points: float) -> Iterator[Anchor]:
         weights = small[method]["contents"].get("quantized_weights_ratio")
         words = f", {weights:.0%} of the weight bytes in int8" if weights is not None else ""
         yield goal, f"{method}: {gained:+.2f} points, {share:.2f} of the bytes{words}", -gained <= points
+
+
+def _points(value: float) -> str:
+    return f"{value:g} point" if value == 1 else f"{value:g} points"
 
 
 def _kept(values: list[float]) -> float:
