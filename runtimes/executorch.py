@@ -39,6 +39,7 @@ _ERRORS = {
     0x31: "a delegate failed to allocate memory",
     0x32: "a delegate's handle is not valid",
 }
+_LACKS_OPERATOR = 0x14
 _program_loaded = False
 
 
@@ -78,13 +79,19 @@ class ExecutorchModel(LoadedModel):
         _set_threads(portable_lib, num_threads)
         self._torch = torch
         self.planned_bytes = facts.planned_bytes
-        started = time.perf_counter()
         options: dict[str, Any] = {"enable_etdump": True} if etdump else {}
         try:
-            self._program = portable_lib._load_program(
-                str(path), program_verification=portable_lib.Verification.InternalConsistency, **options
-            )
-            self._method: Any = self._program.load_method(facts.method)
+            try:
+                started = time.perf_counter()
+                self._load(portable_lib, facts.method, options)
+            except RuntimeError as error:
+                if _code(error) != _LACKS_OPERATOR:
+                    raise
+                # Kernels of embeddings and other operators on 8-bit tables come in a library of their own.
+                import executorch.kernels.quantized  # noqa: F401
+
+                started = time.perf_counter()
+                self._load(portable_lib, facts.method, options)
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{path} can't be loaded by ExecuTorch: {_reason(error)}.") from error
         self.load_ms = (time.perf_counter() - started) * 1e3
@@ -98,6 +105,12 @@ class ExecutorchModel(LoadedModel):
             for i in range(meta.num_outputs())
         )
         self._held: list[Any] = []
+
+    def _load(self, portable_lib: Any, method: str, options: dict[str, Any]) -> None:
+        self._program = portable_lib._load_program(
+            str(self.path), program_verification=portable_lib.Verification.InternalConsistency, **options
+        )
+        self._method: Any = self._program.load_method(method)
 
     def prepare(self, inputs: Sequence[np.ndarray]) -> None:
         # A tensor that isn't memory-planned is used where it lies: keep it alive until the next call.
@@ -161,9 +174,14 @@ def _set_threads(portable_lib: Any, num_threads: int) -> None:
 
 def _reason(error: Exception) -> str:
     message = " ".join(str(error).split()).rstrip(".")
-    code = re.search(r"error:? 0x:?([0-9a-fA-F]+)", message)
-    known = _ERRORS.get(int(code[1], 16)) if code else None
-    return f"{known} (error 0x{code[1]})" if code and known else message
+    code = _code(error)
+    known = None if code is None else _ERRORS.get(code)
+    return f"{known} (error {code:#x})" if known else message
+
+
+def _code(error: Exception) -> int | None:
+    found = re.search(r"error:? 0x:?([0-9a-fA-F]+)", " ".join(str(error).split()))
+    return int(found[1], 16) if found else None
 
 
 def _spec(meta_of: Any, index: int, name: str, dynamic: bool, path: Path | None) -> TensorSpec:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import optimizer_models as models
@@ -200,3 +202,16 @@ def test_no_sparse_kernel_runs_in_either_format(tmp_path: Path, capsys: pytest.C
     for profile in profiles:
         names = " ".join(op["name"] for op in profile["ops"]).upper()
         assert "GEMM" in names and "SPMM" not in names and "SPARSE" not in names
+
+
+def test_a_fresh_process_runs_a_pte_with_an_int8_embedding(tmp_path: Path) -> None:
+    """The kernel of such a table isn't in ExecuTorch's Python runtime until its library is loaded."""
+    export(
+        f"{MODEL}:text", profile="pixel7", formats=("pte",), precision="int8-dynamic", output=tmp_path / "b"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeopt", "verify", str(tmp_path / "b"), "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["ok"]
