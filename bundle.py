@@ -9,13 +9,14 @@ my_model_pixel7/
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -266,6 +267,7 @@ def staged(path: Path) -> Iterator[Path]:
     doesn't take it for a bundle. What a killed export left behind is removed by the next one.
     """
     path = path.absolute()
+    replaces = path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -275,22 +277,33 @@ def staged(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} can't be written: {error.strerror}; give another -o.") from error
     try:
         yield staging
-        _swap(staging, path)
+        _swap(staging, path, replaces=replaces)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{path} can't be written: {error.strerror}; free some space or give another -o."
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _swap(staging: Path, path: Path) -> None:
-    if not path.exists():
-        staging.rename(path)
-        return
+def _swap(staging: Path, path: Path, *, replaces: bool) -> None:
     old = staging.with_suffix(".old")
-    path.rename(old)
+    if replaces:
+        # Another one that replaces it may have taken it away just now.
+        with suppress(FileNotFoundError):
+            path.rename(old)
     try:
         staging.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise InputError(
+            f"{path} was made by another process meanwhile and is kept: give --force to replace it, or another -o."
+        ) from error
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -18,6 +18,7 @@ _REPLACE = "replace it by other operators, or use the {other}"
 
 # What the exporters say -> what it means and what helps; checked with ExecuTorch 1.5.1 and litert-torch 0.10.0.
 _KNOWN = (
+    (r"No space left on device|Disk quota exceeded", "the disk is full", "free some space, or give another -o"),
     (r"\bcomplex(?:64|128)\b|torch\.complex|view_as_complex|view_as_real|tensor<[^>]*complex<",
      "complex numbers have no place in the format", "keep the real and imaginary parts in separate tensors"),
     (r"Lowering not found: ([\w.:]+)", "LiteRT's converter has no lowering for {0}", _REPLACE),
