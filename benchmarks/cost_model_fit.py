@@ -17,7 +17,7 @@ from edgeopt.cost_model.analytic import CLASSES, GROUP_OF_CLASS, GROUPS, paths_o
 from edgeopt.cost_model.constants import COMPONENTS
 from edgeopt.cost_model.machine import PATH_NAMES, core_alias, core_kind
 
-LIBRARIES = ("ncnn", "xnnpack", "tflite_2019", "paddle_lite", "mnn")
+LIBRARIES = ("ncnn", "xnnpack", "xnnpack_32bit", "tflite_2019", "paddle_lite", "mnn")
 # Where the fit starts and what it is held to: (share of the peak for float32) of each class.
 EFFICIENCY = {
     "conv_3x3": 1.0, "conv_other": 0.45, "pointwise": 0.55, "depthwise": 0.2, "depthwise_big": 0.25,

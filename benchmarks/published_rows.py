@@ -206,6 +206,9 @@ def _who(line: dict[str, str]) -> tuple[str, str, str]:
 def _row(line: dict[str, str], run: _Run | None) -> Row | str:
     """The row of a line, or why there is none."""
     library = FRAMEWORKS[line["framework"]]
+    if library == "xnnpack" and "Raspberry Pi" in line["device"]:
+        # XNNPACK's table of these boards was made with 32-bit builds: half the registers, other kernels.
+        library = "xnnpack_32bit"
     precision = PRECISIONS.get(line["precision"])
     if line["device"] not in devices():
         return f"device not described ({line['device']})"
