@@ -31,6 +31,7 @@ _PR_SET_PDEATHSIG = 1
 # did not copy.
 _STALL_S = 30.0
 _forks_stall = threading.Event()
+_dead_pools: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,8 @@ def _renew_thread_pools() -> None:
     """
     mlir: Any = sys.modules.get("jax._src.interpreters.mlir")
     if mlir is not None:
+        # Kept, because its destructor would wait for those threads.
+        _dead_pools.append(mlir.global_thread_pool)
         mlir.global_thread_pool = mlir.ir.ThreadPool()
 
 

@@ -187,9 +187,14 @@ def test_a_failed_parity_gate_names_the_output(tmp_path: Path) -> None:
 def test_exporting_where_jax_is_loaded_does_not_hang(tmp_path: Path) -> None:
     """Forked from a process with JAX's threads, a conversion once waited for them for ever."""
     code = (
-        "import litert_torch, sys, edgeopt; "
+        "import litert_torch, sys, edgeopt, torch\n"
+        # JAX has really worked, so that its pool has threads.
+        "net = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.ReLU()).eval()\n"
+        "litert_torch.convert(net, (torch.zeros(1, 4),))\n"
         "edgeopt.export(sys.argv[1], profile='pixel7', formats=('tflite',), precision='int8', output=sys.argv[2], "
-        "use_cache=False)"
+        "use_cache=False)\n"
+        "from edgeopt.converters import workers\n"
+        "assert not workers._forks_stall.is_set(), 'done without a fork'\n"
     )
     command = [sys.executable, "-c", code, f"{MODEL}:net", str(tmp_path / "b")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
