@@ -36,12 +36,8 @@ print(json.dumps(sorted(after - before - set(sys.stdlib_module_names))))
 
 
 @pytest.fixture(autouse=True)
-def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "config" / "profiles"
-    folder.mkdir(parents=True)
-    monkeypatch.setenv("EDGEOPT_CONFIG_DIR", str(folder.parent))
+def plain(user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    return folder
 
 
 def loaded_by(statement: str) -> set[str]:
