@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -78,8 +78,9 @@ def run_tasks(
     try:
         while waiting or running:
             while waiting and len(running) < max_parallel:
-                started = _Running.start(waiting.pop(0), context)
-                running[started.receiver] = started
+                with _interrupts_held():
+                    started = _Running.start(waiting.pop(0), context)
+                    running[started.receiver] = started
             for ready in wait(list(running), timeout=1.0):
                 worker = running[ready]  # type: ignore[index]
                 finished = worker.receive(on_progress)
@@ -120,6 +121,27 @@ def _available_memory_mib() -> float:
     except OSError:
         pass
     return 0.0
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C while forking takes effect afterwards.
+
+    At once, its KeyboardInterrupt could be raised in one of the hooks that libraries have around a fork, and
+    Python ignores what is raised there.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _can_fork() -> bool:

@@ -385,6 +385,24 @@ def test_ctrl_c_cleans_up_and_the_next_export_sweeps(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
+def test_ctrl_c_in_the_middle_of_a_fork_is_not_lost() -> None:
+    """Python ignores what is raised in the hooks around a fork, so the export once went on."""
+    code = (
+        "import os, signal, time\n"
+        "from edgeopt.converters import workers\n"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "tasks = [workers.Task('slow', lambda say: time.sleep(60))]\n"
+        "try:\n"
+        "    workers.run_tasks(tasks, max_parallel=1, on_progress=lambda task, what: None)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted,', len(workers.multiprocessing.active_children()), 'left')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=40
+    )
+    assert done.stdout == "interrupted, 0 left\n", done.stderr
+
+
 def test_every_file_comes_with_what_is_expected_of_it(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

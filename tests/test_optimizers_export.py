@@ -86,15 +86,14 @@ def test_distil_prune_and_train_in_int8_with_one_command(
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The text model in every precision that quantises weights for themselves."""
-    import os
-
     folder = tmp_path_factory.mktemp("weights")
-    os.environ["EDGEOPT_CACHE_DIR"] = str(folder / "cache")
-    return export(
-        f"{MODEL}:text", profile="pixel7", output=folder / "out",
-        precision="fp32,int8-dynamic,int8-weights,int4-dynamic,int4-weights,w8a16",
-        calibration=models.text_calibration(), example_inputs=models.text_example_inputs(),
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEOPT_CACHE_DIR", str(folder / "cache"))
+        return export(
+            f"{MODEL}:text", profile="pixel7", output=folder / "out",
+            precision="fp32,int8-dynamic,int8-weights,int4-dynamic,int4-weights,w8a16",
+            calibration=models.text_calibration(), example_inputs=models.text_example_inputs(),
+        )  # fmt: skip
 
 
 def test_weights_in_few_bits_shrink_the_file(weights: Bundle) -> None:
