@@ -50,7 +50,6 @@ LEVELS = {
 TAILED, TAIL = ("chip", "config"), 3.0
 ERAS = ("2020", "2021", "2023")  # of ncnn; the last is what the constants are for
 ERA_SPREAD = 0.3
-NOISE = 0.08  # of a published row: versions, governors, temperature
 
 
 class Problem:
@@ -64,6 +63,7 @@ class Problem:
         self.aliases = sorted({core_alias(core) for core in self.cores})
         self.kinds = sorted({core_kind(core) for core in self.cores})
         self.observed = np.log([row.latency_ms for row in rows])
+        self.noise = np.array([row.noise for row in rows])
         columns: dict[str, list[Any]] = {}
         places: dict[str, list[float]] = {}
         index: dict[str, list[int]] = {}
@@ -273,7 +273,7 @@ class Fit:
         problem = self.problem
         observed = problem.observed
         chosen = np.ones(len(observed)) if weights is None else weights
-        scale = np.sqrt(chosen) / NOISE
+        scale = np.sqrt(chosen) / problem.noise
         count = len(observed)
         ridge = sparse.diags(hold, format="csr")
         widen = sparse.diags(self.spread)

@@ -47,6 +47,7 @@ NAMES = {
     "VGG16 (224x224)": "vgg16", "VGG19 (224x224)": "vgg19",
     **{f"efficientnet-lite{n}": f"efficientnet_lite{n}" for n in range(5)},
 }  # fmt: skip
+NOISE = 0.08  # spread of a published row's logarithm: versions, governors, temperature
 _WIDTH_V1 = re.compile(r"Mobilenet_V1_([\d.]+)_(\d+)$")
 _WIDTH_V2 = re.compile(r"MobileNetV2_([\d.]+)_(\d+)$")
 
@@ -57,7 +58,7 @@ class Row:
 
     ``machine`` holds the clusters that the run was allowed to use; ``config`` names device, cores and threads:
     rows of one config differ in the model and the precision only; ``era`` the
-    year of ncnn's benchmark.
+    year of ncnn's benchmark; ``noise`` the spread of the logarithm of the latency, for what else it depends on.
     """
 
     library: str
@@ -73,6 +74,7 @@ class Row:
     latency_ms: float
     source: str
     era: str
+    noise: float = NOISE
 
 
 @cache
