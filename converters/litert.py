@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from ..errors import EdgeoptError
 from ..models.findings import Finding
-from ..models.program import Capture, recapture
+from ..models.program import Capture, module_path, recapture
 from ..models.source import SourceModel
 from ..optimizers.passes import OptimizedModel
 from .dynamic_tflite import merge_sizes, spread_by_adding
@@ -120,8 +120,20 @@ def _convert_fixed(
             program, fx_infra.decomp.pre_convert_decomp(), can_skip=False
         )
         program = core._run_convert_passes(program)
+        _name_by_path(program)
         progress("lowering to LiteRT")
         exporter = litert_converter.exported_programs_to_flatbuffer([program], [entry], quant_config=mode)
         progress("writing the file")
         litert_model.LiteRTModel(exporter).export(str(path))
     return notes
+
+
+def _name_by_path(program: ExportedProgram) -> None:
+    """Let the file's tensors be called by the path of the user's module, ``encoder.0.linear;3``.
+
+    litert-torch writes the class of every module on the way with its package into each tensor's name: twelve
+    kilobytes of an unrolled LSTM's file, and names from inside edgeopt.
+    """
+    for node in program.graph_module.graph.nodes:
+        if node.meta.get("nn_module_stack"):
+            node.meta["nn_module_stack"] = {"": ("", module_path(node) or "model")}

@@ -125,7 +125,8 @@ def _add_int4(manager: Any, *, dynamic: bool, group: int, source: Path) -> None:
     add(regex=".*", operation_name=name, num_bits=4, granularity=granularity)
     for output, width in _fully_connected(source):
         if group and width % group:
-            add(regex=re.escape(output), operation_name=name, num_bits=8)
+            # The tool looks for a pattern anywhere in an operator's scope, which is its outputs' names, each with ";".
+            add(regex=f"^{re.escape(output)};$", operation_name=name, num_bits=8)
 
 
 def _fully_connected(path: Path) -> Iterator[tuple[str, int]]:

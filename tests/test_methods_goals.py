@@ -1,10 +1,11 @@
-"""A goal of the methods on a small scale, in real files: what the benchmark holds on MNIST, held on 540 digits."""
+"""Goals of the methods on a small scale, in real files: what the benchmark holds on real data, held in the tests."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 
 import edgeopt
 
@@ -35,3 +36,40 @@ def test_mixed_saves_a_file_that_int8_breaks(tmp_path: Path) -> None:
     mixed = next(artifact for artifact in bundle.artifacts if artifact.precision == "mixed")
     assert mixed.status == "verified"
     assert mixed.contents["quantized_macs_ratio"] >= 0.8
+
+
+class Spoken(torch.nn.Module):
+    """The benchmark's LSTM, not trained: nine logits for a series [N, 8, 36]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = torch.nn.LSTM(36, 128, batch_first=True)
+        self.head = torch.nn.Linear(128, 9)
+
+    def forward(self, series: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.cells(series)[0].mean(1))
+        return logits
+
+
+@pytest.mark.slow
+def test_an_unrolled_lstm_shrinks_to_a_third_and_is_named_by_the_users_paths(tmp_path: Path) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    torch.manual_seed(0)
+    bundle = edgeopt.export(
+        Spoken().eval(),
+        profile="pixel7",
+        formats=("tflite",),
+        precision="fp32,int8-dynamic",
+        example_inputs=torch.randn(1, 8, 36),
+        output=tmp_path / "spoken",
+    )
+    size = {artifact.precision: artifact.size_bytes for artifact in bundle.artifacts}
+    assert size["int8-dynamic"] <= 0.35 * size["fp32"]
+    for artifact in bundle.artifacts:
+        assert artifact.status == "verified"
+        model = schema.ModelT.InitFromPackedBuf(bundle.artifact_path(artifact).read_bytes(), 0)
+        names = [tensor.name.decode() for tensor in model.subgraphs[0].tensors]
+        assert len(set(names)) == len(names)
+        assert not [name for name in names if "edgeopt" in name or "torch." in name or "Spoken" in name]
+        assert [name for name in names if name.startswith("cells;")]
