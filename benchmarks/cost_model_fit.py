@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,18 @@ from architectures import kernels as architecture_kernels
 from published_rows import Row
 from scipy import sparse
 
-from edgeopt.cost_model.analytic import CLASSES, GROUP_OF_CLASS, GROUPS, paths_of, place_of, terms, work_of
+from edgeopt.cost_model import Kernel
+from edgeopt.cost_model.analytic import (
+    CLASSES,
+    GROUP_OF_CLASS,
+    GROUPS,
+    Place,
+    Work,
+    paths_of,
+    place_of,
+    terms,
+    work_of,
+)
 from edgeopt.cost_model.constants import COMPONENTS
 from edgeopt.cost_model.machine import PATH_NAMES, core_alias, core_kind
 
@@ -58,7 +69,8 @@ class Problem:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = list(rows)
         self.chips = sorted({row.chip for row in rows})
-        self.cores = sorted({_core(row) for row in rows})
+        self.core_of_row = [_core(row) for row in rows]
+        self.cores = sorted(set(self.core_of_row))
         self.configs = sorted({row.config for row in rows})
         self.aliases = sorted({core_alias(core) for core in self.cores})
         self.kinds = sorted({core_kind(core) for core in self.cores})
@@ -67,52 +79,60 @@ class Problem:
         columns: dict[str, list[Any]] = {}
         places: dict[str, list[float]] = {}
         index: dict[str, list[int]] = {}
-        cache: dict[tuple[str, str], Any] = {}
-        for row in rows:
-            key = (row.architecture, row.precision)
-            if key not in cache:
-                cache[key] = work_of(
-                    [kernel.at(row.precision) for kernel in architecture_kernels(row.architecture)],  # type: ignore[arg-type]
-                    merge=True,
-                )
-            work = cache[key]
-            for name in (
-                "cls",
-                "work",
-                "per_input",
-                "per_output",
-                "per_position",
-                "activations",
-                "weights",
-                "splits",
-                "count",
-            ):
-                columns.setdefault(name, []).append(getattr(work, name))
-            columns.setdefault("footprint", []).append(np.full(len(work), work.footprint))
+        cache: dict[Any, dict[str, Work]] = {}
+        for number, row in enumerate(rows):
             place = place_of(row.machine, row.threads)
-            path = paths_of(place, row.precision)[-1]
-            index.setdefault("length", []).append(len(work))
-            for name, value in {**vars(place), "peak": place.peaks[path]}.items():
-                if name != "peaks":
-                    places.setdefault(name, []).append(float(value))
-            for name, value in {
-                "path": PATH_NAMES.index(path), "library": LIBRARIES.index(row.library),
-                "core": self.cores.index(_core(row)), "chip": self.chips.index(row.chip),
-                "config": self.configs.index(row.config), "alias": self.aliases.index(core_alias(_core(row))),
-                "kind": self.kinds.index(core_kind(_core(row))), "era": ERAS.index(row.era or ERAS[-1]),
-            }.items():  # fmt: skip
-                index.setdefault(name, []).append(value)
+            for path, work in _parts(row, place, cache).items():
+                for name in _WORK:
+                    columns.setdefault(name, []).append(getattr(work, name))
+                columns.setdefault("footprint", []).append(np.full(len(work), work.footprint))
+                for name, value in {**vars(place), "peak": place.peaks[path]}.items():
+                    if name != "peaks":
+                        places.setdefault(name, []).append(float(value))
+                for name, value in {
+                    "length": len(work), "row": number,
+                    "path": PATH_NAMES.index(path), "library": LIBRARIES.index(row.library),
+                    "core": self.cores.index(_core(row)), "chip": self.chips.index(row.chip),
+                    "config": self.configs.index(row.config), "alias": self.aliases.index(core_alias(_core(row))),
+                    "kind": self.kinds.index(core_kind(_core(row))), "era": ERAS.index(row.era or ERAS[-1]),
+                }.items():  # fmt: skip
+                    index.setdefault(name, []).append(value)
         lengths = np.array(index.pop("length"))
-        row = np.repeat(np.arange(len(rows)), lengths)
-        self.row = torch.tensor(row)
-        self.work = SimpleNamespace(**{n: torch.tensor(np.concatenate(v)) for n, v in columns.items()})
-        self.place_rows = {n: np.array(v) for n, v in places.items()}
+        part = np.repeat(np.arange(len(lengths)), lengths)
+        # Places and indices have one entry a part: the kernels of a row that take one path.
         self.index = {n: np.array(v) for n, v in index.items()}
-        self.flat = SimpleNamespace(**{n: torch.tensor(v[row]) for n, v in self.place_rows.items()})
-        # A cell is a row × class: entries of one cell share all constants.
-        cells, cell = np.unique(row * len(CLASSES) + self.work.cls.numpy(), return_inverse=True)
+        self.place_parts = {n: np.array(v) for n, v in places.items()}
+        self.row = torch.tensor(self.index["row"][part])
+        self.work = SimpleNamespace(**{n: torch.tensor(np.concatenate(v)) for n, v in columns.items()})
+        self.flat = SimpleNamespace(**{n: torch.tensor(v[part]) for n, v in self.place_parts.items()})
+        # A cell is a part × class: entries of one cell share all constants.
+        cells, cell = np.unique(part * len(CLASSES) + self.work.cls.numpy(), return_inverse=True)
         self.cell = torch.tensor(cell)
-        self.cell_row, self.cell_class = np.divmod(cells, len(CLASSES))
+        self.cell_part, self.cell_class = np.divmod(cells, len(CLASSES))
+        self.cell_row = self.index["row"][self.cell_part]
+
+
+_WORK = (
+    "cls", "work", "per_input", "per_output", "per_position", "activations", "weights", "splits", "count",
+)  # fmt: skip
+
+
+def _parts(row: Row, place: Place, cache: dict[Any, dict[str, Work]]) -> dict[str, Work]:
+    """Path → columns of the kernels of ``row`` that take it; ``cache`` is filled with what rows have in common."""
+    key = (row.architecture, row.precision, tuple(place.peaks))
+    if key not in cache:
+        kernels = row.kernels or [
+            kernel.at(row.precision)  # type: ignore[arg-type]
+            for kernel in architecture_kernels(row.architecture)
+        ]
+        sorted_out: dict[str, list[Kernel]] = {}
+        for kernel in kernels:
+            sorted_out.setdefault(paths_of(place, kernel.precision)[-1], []).append(kernel)
+        whole = work_of(kernels, merge=True).footprint
+        cache[key] = {
+            path: replace(work_of(each, merge=True), footprint=whole) for path, each in sorted_out.items()
+        }
+    return cache[key]
 
 
 def _core(row: Row) -> str:
@@ -190,8 +210,8 @@ class Fit:
     def _indices(self) -> dict[str, list[np.ndarray]]:
         """Term of the formula → positions of the constants that add up to it, for each cell (row × class)."""
         problem = self.problem
-        row, cls = problem.cell_row, problem.cell_class
-        rows = {name: array[row] for name, array in problem.index.items()}
+        part, cls = problem.cell_part, problem.cell_class
+        rows = {name: array[part] for name, array in problem.index.items()}
         library, path = rows["library"], rows["path"]
         named: dict[str, list[np.ndarray]] = {
             "efficiency": [
@@ -201,11 +221,11 @@ class Fit:
             **{f"edge_{name}": [self._at("edges", cls, i), self._at("edges_path", path, i)] for i, name in enumerate(("input", "output", "position"))},
             "static": [self._at("static", library)],
         }  # fmt: skip
-        in_order = problem.place_rows["in_order"][row] > 0
+        in_order = problem.place_parts["in_order"][part] > 0
         overlap = [list(SHARED).index(f"overlap_{name}") for name in ("in_order", "out_of_order")]
         named["overlap"] = [self._at("shared", np.where(in_order, *overlap))]
         for name in ("l2_cycles", "llc_cycles", "dram_core", "dram_chip"):
-            named[name] = [self._at("shared", np.full(len(row), list(SHARED).index(name)))]
+            named[name] = [self._at("shared", np.full(len(part), list(SHARED).index(name)))]
         for i, name in enumerate(RUNTIME):
             named[name] = [self._at("runtime", library, i)]
         group = len(COMPONENTS) - len(GROUPS) + GROUP_OF_CLASS[cls]

@@ -60,7 +60,7 @@ def validate(problem: Problem, fit: Fit, folds: int = 0) -> Held:
         there = out & np.array([name in known for name in seen])
         models[there] = left.log_errors()[there]
         models_chip[there] = left.log_errors(runs=False)[there]
-    cores = problem.index["core"]
+    cores = np.array(problem.core_of_row)
     for out in _groups([row.chip for row in rows], folds):
         left = _without(fit, out)
         chips[out] = left.log_errors()[out]

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgeopt.cost_model import Kernel
 from edgeopt.cost_model.machine import Machine, cluster_of, core_table
 
 HERE = Path(__file__).resolve().parent
@@ -58,7 +59,8 @@ class Row:
 
     ``machine`` holds the clusters that the run was allowed to use; ``config`` names device, cores and threads:
     rows of one config differ in the model and the precision only; ``era`` the
-    year of ncnn's benchmark; ``noise`` the spread of the logarithm of the latency, for what else it depends on.
+    year of ncnn's benchmark; ``noise`` the spread of the logarithm of the latency, for what else it depends on;
+    ``kernels`` those of a file, where the row isn't of one of the architectures.
     """
 
     library: str
@@ -75,6 +77,7 @@ class Row:
     source: str
     era: str
     noise: float = NOISE
+    kernels: tuple[Kernel, ...] = ()
 
 
 @cache
