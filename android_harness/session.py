@@ -28,7 +28,8 @@ _SLICE_TIMEOUT_S = 300.0
 class Session:
     """One file in one fresh process, loaded and warm, waiting for commands. Use as a context manager.
 
-    ``start`` holds what the worker reported when it was ready (load and first inference in ms, memory).
+    ``start`` holds what the worker reported when it was ready (load and first inference in ms, memory);
+    ``interrupted`` how many of all ``runs`` other processes broke into (of one thread; see ``Bench.slice``).
 
     Raises:
         InputError: the file is wrong.
@@ -58,6 +59,7 @@ class Session:
         self._replies = os.fdopen(read_fd, "rb", buffering=0)
         self._buffer = b""
         self._ready: dict[str, Any] | None = None
+        self.runs = self.interrupted = 0
 
     @property
     def start(self) -> dict[str, Any]:
@@ -68,7 +70,10 @@ class Session:
 
     def run(self, seconds: float, *, least: int = 1) -> list[float]:
         """Run inferences for ``seconds`` (at least ``least``); each one's time in ms."""
-        times: list[float] = self._command({"seconds": seconds, "least": least})["times_ms"]
+        answer = self._command({"seconds": seconds, "least": least})
+        times: list[float] = answer["times_ms"]
+        self.runs += len(times)
+        self.interrupted += answer["interrupted"]
         return times
 
     def count(self, seconds: float) -> int:

@@ -20,6 +20,7 @@ from ..errors import InputError
 from .artifacts import Artifact
 from .statistics import Ratio, ratio_of_rounds, round_log_ratio, verdict
 
+_MANY_BROKEN = 0.02  # of all runs, from which it is said
 _TOO_WIDE = 0.05  # relative half-width of a ratio's interval that makes a set of rounds invalid
 
 
@@ -174,6 +175,10 @@ def _round(contenders: Sequence[Contender], effort: Effort, number: int) -> Roun
         taken = interleave(ready, slices=effort.slices, slice_s=effort.slice_s, first=number)
         starts = tuple(session.start for session in ready)
     conditions = judge(before, snapshot(), time.monotonic() - started)
+    broken = sum(s.interrupted for s in ready) / max(1, sum(s.runs for s in ready))
+    if broken > _MANY_BROKEN:
+        said = f"other processes broke into {broken:.0%} of the runs (their time off the CPU isn't counted)"
+        conditions = replace(conditions, problems=(*conditions.problems, said))
     return Round(tuple(tuple(tuple(part) for part in one) for one in taken), starts, conditions)
 
 

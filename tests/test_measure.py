@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -195,6 +198,38 @@ def test_sessions_take_turns(runnable: Path) -> None:
         assert [len(one) for one in taken] == [3, 3]
         assert np.median(taken[0][0]) > np.median(taken[1][0])
         assert b.count(0.05) > 5
+
+
+def test_what_other_processes_take_of_a_slice_is_not_counted() -> None:
+    """A run longer than the scheduler's slice, beside a process that never rests on the same CPU."""
+    code = """
+import json, os, subprocess, sys, time
+from edgeopt.android_harness.measure_worker import Bench
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+class Model:
+    def prepare(self, inputs):
+        pass
+    def invoke(self):
+        end = time.process_time() + 0.02
+        while time.process_time() < end:
+            pass
+bench = Bench.__new__(Bench)
+bench.model, bench.inputs, bench.one_thread = Model(), [], True
+neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+try:
+    time.sleep(0.3)
+    wall = time.perf_counter()
+    times, broken = bench.slice(0.8, 8)
+    wall = time.perf_counter() - wall
+finally:
+    neighbour.kill()
+print(json.dumps([sorted(times)[len(times) // 2], broken, len(times), 1e3 * wall / len(times)]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    median_ms, broken, runs, wall_ms = json.loads(done.stdout)
+    assert broken > runs / 2
+    assert wall_ms > 28  # the neighbour had its share
+    assert 19.5 < median_ms < 22
 
 
 @pytest.mark.slow
