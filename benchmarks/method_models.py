@@ -1,7 +1,7 @@
 """The models of methods_table.py, with their data beside them as ``edgeopt export`` finds it.
 
-``mnist`` and ``fashion`` are a depthwise-separable CNN of 7k parameters, ``*_student`` a tenth of it, ``*_teacher`` a
-plain CNN of 111k, ``*_outliers`` the first one with outlier channels. ``python benchmarks/method_models.py`` trains
+``mnist`` and ``fashion`` are a depthwise-separable CNN of 7k parameters, ``*_learner`` the same untrained, ``*_student``
+a tenth of it, ``*_teacher`` a plain CNN of 111k, ``*_outliers`` the first one with outlier channels. ``python benchmarks/method_models.py`` trains
 what isn't trained yet.
 """
 
@@ -136,8 +136,8 @@ def _calibration(name: str) -> list[torch.Tensor]:
     return list(image_sets.load(name, "train")[0][:128].split(1))
 
 
-def _few(name: str) -> tuple[torch.Tensor, ...]:
-    return tuple(part[:2000] for part in image_sets.load(name, "train"))
+def _few(name: str, count: int) -> tuple[torch.Tensor, ...]:
+    return tuple(part[:count] for part in image_sets.load(name, "train"))
 
 
 def _evaluate(name: str, predict: Callable[..., Any]) -> dict[str, float]:
@@ -153,9 +153,11 @@ for _name in SETS:
     globals()[f"{_name}_outliers"] = functools.partial(outliers, _name)
     for _seed in range(STUDENT_SEEDS):
         globals()[f"{_name}_student{_seed or ''}"] = functools.partial(build, "_student", _seed)
+        globals()[f"{_name}_learner{_seed or ''}"] = functools.partial(build, "", _seed)
     globals()[f"{_name}_example"] = functools.partial(_example, _name)
     globals()[f"{_name}_training"] = functools.partial(image_sets.load, _name, "train")
-    globals()[f"{_name}_few"] = functools.partial(_few, _name)
+    globals()[f"{_name}_500"] = functools.partial(_few, _name, 500)
+    globals()[f"{_name}_2000"] = functools.partial(_few, _name, 2000)
     globals()[f"{_name}_calibration"] = functools.partial(_calibration, _name)
     globals()[f"{_name}_evaluate"] = functools.partial(_evaluate, _name)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from methods_students import STUDIES
 
 Cells = Mapping[tuple[str, str], Mapping[str, Any] | None]
 Anchor = tuple[str, str, bool]
@@ -59,20 +62,40 @@ def _pruned(cells: Cells, model: str) -> Iterator[Anchor]:
 
 
 def _distilled(cells: Cells, model: str) -> Iterator[Anchor]:
-    study = cells.get((model, "students"))
-    if study is None:
-        return
-    for name, runs in study["runs"].items():
-        gains = [(taught - alone) * 100 for alone, taught in runs]
-        mean = sum(gains) / len(gains)
+    runs = (cells.get((model, "students")) or {"runs": {}})["runs"]
+    for study in STUDIES:
+        if study.goal and runs.get(study.title):
+            gain = Gain.of(runs[study.title])
+            yield (
+                f"{model}, {study.title}: a distilled student at least 1 point above the same student alone",
+                f"{gain.alone:.2%} → {gain.taught:.2%}, {gain}",
+                gain.mean >= 1.0,
+            )
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a teacher is worth, in percentage points over the same student alone."""
+
+    alone: float
+    taught: float
+    gains: tuple[float, ...]
+
+    @classmethod
+    def of(cls, runs: Sequence[Sequence[float]]) -> Gain:
+        """From pairs of accuracies (alone, taught), one a seed."""
         alone, taught = (sum(side) / len(runs) for side in zip(*runs, strict=True))
-        seeds = "seed" if len(gains) == 1 else "seeds"
-        found = f"{alone:.2%} → {taught:.2%}, {mean:+.2f} points, mean of {len(gains)} {seeds}"
-        yield (
-            f"{model}, {name}: a distilled student at least 1 point above the same student alone",
-            f"{found} ({min(gains):+.2f} to {max(gains):+.2f})",
-            mean >= 1.0,
-        )
+        return cls(alone, taught, tuple((with_ - without) * 100 for without, with_ in runs))
+
+    @property
+    def mean(self) -> float:
+        return sum(self.gains) / len(self.gains)
+
+    def __str__(self) -> str:
+        if len(self.gains) == 1:
+            return f"{self.mean:+.2f} points, 1 seed"
+        spread = f"{min(self.gains):+.2f} to {max(self.gains):+.2f}"
+        return f"{self.mean:+.2f} points, mean of {len(self.gains)} seeds ({spread})"
 
 
 def _mixed(cells: Cells, model: str) -> Iterator[Anchor]:

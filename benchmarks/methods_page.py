@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from methods_anchors import Cells, anchors, file_of
+from methods_anchors import Cells, Gain, anchors, file_of
 from methods_catalog import MODELS, Method, Model
+from methods_students import SETS, STUDIES, parameters
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -21,7 +22,7 @@ def write(cells: Cells) -> None:
     """Renew the tables; what a person wrote around them stays."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    parts = [_goals(cells)]
+    parts = [_goals(cells), *_students(cells)]
     parts += [_table(model, cells) for model in MODELS.values() if _reference(model, cells)]
     text = "\n\n".join(parts)
     PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
@@ -32,6 +33,23 @@ def _goals(cells: Cells) -> str:
     for goal, found, holds in anchors(cells):
         lines.append(f"| {goal} | {found} | {'yes' if holds else '**no**'} |")
     return "\n".join(lines)
+
+
+def _students(cells: Cells) -> Iterator[str]:
+    """Every study of distillation, the ones that a goal is judged by and the others."""
+    lines = ["## Students with and without a teacher", ""]
+    lines += ["| Data | Student | Alone | With the teacher | Gain |", "|---|---|---|---|---|"]
+    heading = len(lines)
+    for name in SETS:
+        runs = (cells.get((name, "students")) or {"runs": {}})["runs"]
+        for study in STUDIES:
+            if runs.get(study.title):
+                gain = Gain.of(runs[study.title])
+                lines.append(
+                    f"| {name}, {study.title} | {parameters(study):,} parameters | {gain.alone:.2%} | {gain.taught:.2%} | {gain} |"
+                )
+    if len(lines) > heading:
+        yield "\n".join(lines)
 
 
 def _reference(model: Model, cells: Cells) -> Mapping[str, Any] | None:

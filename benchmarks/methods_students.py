@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,35 @@ from edgeopt.optimizers import load_recipe
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "method_models.py"
 SETS = ("mnist", "fashion")
-SEEDS = 5
-# What the student sees -> (suffix of its training data, recipe alone, recipe with the teacher).
-STUDIES = {
-    "2,000 images": ("_few", "alone-few", "distill-few-{set}"),
-    "60,000 images": ("_training", "alone", "distill-{set}"),
-}
+
+
+@dataclass(frozen=True)
+class Study:
+    """One student with and without the teacher.
+
+    Attributes:
+        title: what it sees, and the key of its runs.
+        student: suffix of the untrained model.
+        data: suffix of its training data.
+        alone, taught: recipes.
+        goal: whether the teacher has to pay here; the others show where it doesn't.
+    """
+
+    title: str
+    student: str
+    data: str
+    alone: str
+    taught: str
+    goal: bool = False
+    seeds: int = 5
+
+
+STUDIES = (
+    Study("500 images", "_learner", "_500", "alone-500", "distill-500-{set}", goal=True),
+    Study("2,000 images", "_student", "_2000", "alone-2000", "distill-2000-{set}"),
+    # Each run goes through 60,000 images four times.
+    Study("60,000 images", "_student", "_training", "alone", "distill-{set}", seeds=1),
+)
 
 
 def study(
@@ -29,23 +53,24 @@ def study(
 ) -> dict[str, Any]:
     """Accuracy of [alone, taught] for each seed; what ``known`` already has isn't run again."""
     runs: dict[str, list[list[float]]] = known.setdefault("runs", {})
-    for title, (data, alone, taught) in STUDIES.items():
-        found = runs.setdefault(title, [])
-        for seed in range(len(found), SEEDS):
-            print(f"  {title}, seed {seed}", file=sys.stderr, flush=True)
-            pair = [_accuracy(name, seed, data, part.format(set=name), work) for part in (alone, taught)]
+    for each in STUDIES:
+        found = runs.setdefault(each.title, [])
+        for seed in range(len(found), each.seeds):
+            print(f"  {each.title}, seed {seed}", file=sys.stderr, flush=True)
+            recipes = (each.alone, each.taught.format(set=name))
+            pair = [_accuracy(name, seed, each, recipe, work) for recipe in recipes]
             found.append(pair)
             save(known)
     return known
 
 
-def _accuracy(name: str, seed: int, data: str, recipe: str, work: Path) -> float:
+def _accuracy(name: str, seed: int, study: Study, recipe: str, work: Path) -> float:
     chosen = dataclasses.replace(load_recipe(str(HERE / "recipes" / f"{recipe}.toml")), seed=seed)
     report = optimize(
-        f"{SOURCE}:{name}_student{seed or ''}",
+        f"{SOURCE}:{name}{study.student}{seed or ''}",
         recipe=chosen,
         output=work / "student",
-        training=f"{SOURCE}:{name}{data}",
+        training=f"{SOURCE}:{name}{study.data}",
         evaluate=f"{SOURCE}:{name}_evaluate",
         example_inputs=f"{SOURCE}:{name}_example",
         force=True,
@@ -53,3 +78,11 @@ def _accuracy(name: str, seed: int, data: str, recipe: str, work: Path) -> float
     )
     shutil.rmtree(work / "student")
     return float(report["metric"][1])
+
+
+def parameters(study: Study) -> int:
+    """How many the student has."""
+    from method_models import build
+
+    model = build(study.student.replace("_learner", ""))
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -16,7 +16,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("methods_anchors", "methods_catalog", "methods_page", "methods_table"):
+    for name in ("methods_anchors", "methods_catalog", "methods_page", "methods_students", "methods_table"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -97,9 +97,24 @@ def test_mixed_must_keep_int8s_gain_in_size_and_in_instructions(
 
 @pytest.mark.parametrize(("taught", "holds"), [((0.93, 0.93), True), ((0.93, 0.90), False)])
 def test_a_students_gain_is_the_mean_of_its_seeds(taught: tuple[float, ...], holds: bool) -> None:
-    cells = {("mnist", "students"): {"runs": {"few": [[0.915, score] for score in taught]}}}
+    cells = {("mnist", "students"): {"runs": {"500 images": [[0.915, score] for score in taught]}}}
     (verdict,) = judged(cells).values()
     assert verdict is holds
+
+
+def test_a_study_without_a_goal_is_shown_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import methods_page
+
+    page = tmp_path / "methods.md"
+    page.write_text(f"{methods_page.BEGIN}\n{methods_page.END}\n")
+    monkeypatch.setattr(methods_page, "PAGE", page)
+    cells = {("mnist", "students"): {"runs": {"2,000 images": [[0.75, 0.70], [0.74, 0.71]]}}}
+    assert not judged(cells)
+    methods_page.write(cells)
+    row = "| 74.50% | 70.50% | -4.00 points, mean of 2 seeds (-5.00 to -3.00) |"
+    assert row in page.read_text()
 
 
 def test_the_page_keeps_what_stands_around_the_tables(
