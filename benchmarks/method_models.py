@@ -140,6 +140,10 @@ def _few(name: str, count: int) -> tuple[torch.Tensor, ...]:
     return tuple(part[:count] for part in image_sets.load(name, "train"))
 
 
+def _unlabelled(name: str) -> torch.Tensor:
+    return image_sets.load(name, "train")[0][:5000]
+
+
 def _evaluate(name: str, predict: Callable[..., Any]) -> dict[str, float]:
     images, labels = image_sets.load(name, "test")
     found = np.asarray(predict(images.numpy())).argmax(1)
@@ -157,6 +161,7 @@ for _name in SETS:
     globals()[f"{_name}_example"] = functools.partial(_example, _name)
     globals()[f"{_name}_training"] = functools.partial(image_sets.load, _name, "train")
     globals()[f"{_name}_500"] = functools.partial(_few, _name, 500)
+    globals()[f"{_name}_unlabelled"] = functools.partial(_unlabelled, _name)
     globals()[f"{_name}_2000"] = functools.partial(_few, _name, 2000)
     globals()[f"{_name}_calibration"] = functools.partial(_calibration, _name)
     globals()[f"{_name}_evaluate"] = functools.partial(_evaluate, _name)

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Study:
         title: what it sees, and the key of its runs.
         student: suffix of the untrained model.
         data: suffix of its training data.
+        taught_data: of what the teacher answers, when it isn't the same: images without labels.
         alone, taught: recipes.
         goal: whether the teacher has to pay here; the others show where it doesn't.
     """
@@ -36,12 +38,16 @@ class Study:
     data: str
     alone: str
     taught: str
+    taught_data: str = ""
     goal: bool = False
     seeds: int = 5
 
 
 STUDIES = (
-    Study("500 images", "_learner", "_500", "alone-500", "distill-500-{set}", goal=True),
+    Study(
+        "500 labels", "_learner", "_500", "alone-500", "distill-unlabelled-{set}", "_unlabelled", goal=True
+    ),
+    Study("500 images", "_learner", "_500", "alone-500", "distill-500-{set}"),
     Study("2,000 images", "_student", "_2000", "alone-2000", "distill-2000-{set}"),
     # Each run goes through 60,000 images four times.
     Study("60,000 images", "_student", "_training", "alone", "distill-{set}", seeds=1),
@@ -57,20 +63,21 @@ def study(
         found = runs.setdefault(each.title, [])
         for seed in range(len(found), each.seeds):
             print(f"  {each.title}, seed {seed}", file=sys.stderr, flush=True)
-            recipes = (each.alone, each.taught.format(set=name))
-            pair = [_accuracy(name, seed, each, recipe, work) for recipe in recipes]
+            sides = ((each.alone, each.data), (each.taught.format(set=name), each.taught_data or each.data))
+            pair = [_accuracy(f"{name}{each.student}", seed, *side, name, work) for side in sides]
             found.append(pair)
             save(known)
     return known
 
 
-def _accuracy(name: str, seed: int, study: Study, recipe: str, work: Path) -> float:
+@cache
+def _accuracy(student: str, seed: int, recipe: str, data: str, name: str, work: Path) -> float:
     chosen = dataclasses.replace(load_recipe(str(HERE / "recipes" / f"{recipe}.toml")), seed=seed)
     report = optimize(
-        f"{SOURCE}:{name}{study.student}{seed or ''}",
+        f"{SOURCE}:{student}{seed or ''}",
         recipe=chosen,
         output=work / "student",
-        training=f"{SOURCE}:{name}{study.data}",
+        training=f"{SOURCE}:{name}{data}",
         evaluate=f"{SOURCE}:{name}_evaluate",
         example_inputs=f"{SOURCE}:{name}_example",
         force=True,

@@ -97,7 +97,7 @@ def test_mixed_must_keep_int8s_gain_in_size_and_in_instructions(
 
 @pytest.mark.parametrize(("taught", "holds"), [((0.93, 0.93), True), ((0.93, 0.90), False)])
 def test_a_students_gain_is_the_mean_of_its_seeds(taught: tuple[float, ...], holds: bool) -> None:
-    cells = {("mnist", "students"): {"runs": {"500 images": [[0.915, score] for score in taught]}}}
+    cells = {("mnist", "students"): {"runs": {"500 labels": [[0.915, score] for score in taught]}}}
     (verdict,) = judged(cells).values()
     assert verdict is holds
 
