@@ -32,6 +32,7 @@ from .errors import EdgeoptError, GateError, InputError
 from .gates import Gates, artifact_failures, artifact_warnings
 from .keras_planning import KerasPlan
 from .models.findings import Finding
+from .optimizers.workfolder import training_folder
 from .record import predicted, versions
 from .results.summary import bundle_summary
 
@@ -76,14 +77,16 @@ def export_keras_plan(
     evaluate: Any = None,
     min_snr_db: float | None = None,
     progress: Progress | None = None,
+    use_cache: bool = True,
     **_: Any,
 ) -> Bundle:
-    """Carry out a plan. Arguments and errors as for ``export_plan``; conversions take seconds and aren't cached."""
+    """Carry out a plan. Arguments and errors as for ``export_plan``; finished epochs are cached, conversions (they take
+    seconds) aren't."""
     say = progress or (lambda what: None)
     worker = plan.keras.worker
     worker.progress = say
     try:
-        _export(plan, gates, evaluate, min_snr_db, say)
+        _export(plan, gates, evaluate, min_snr_db, say, use_cache)
     finally:
         worker.close()
     bundle = load_bundle(plan.output)
@@ -100,11 +103,18 @@ def _failures(bundle: Bundle) -> list[str]:
     return [f"{a.file}: {w}" for a in bundle.artifacts if a.status == "failed" for w in a.warnings[:1]]
 
 
-def _export(plan: KerasPlan, gates: Gates, evaluate: Any, min_snr_db: float | None, say: Progress) -> None:
+def _export(
+    plan: KerasPlan,
+    gates: Gates,
+    evaluate: Any,
+    min_snr_db: float | None,
+    say: Progress,
+    use_cache: bool,
+) -> None:
     evaluation = keras_evaluation(plan.keras, evaluate) if evaluate is not None else None
     gates.check(evaluation is not None)
     with staged(plan.output) as folder:
-        model, changes = _train(plan, say)
+        model, changes = _train(plan, say, use_cache)
         say("running the source model")
         checks = make_checks(model.source, plan.calibration, None, min_snr_db)
         if evaluation is not None:
@@ -144,7 +154,7 @@ def _export(plan: KerasPlan, gates: Gates, evaluate: Any, min_snr_db: float | No
         _write(plan, folder, checks, made, notes, gates)
 
 
-def _train(plan: KerasPlan, say: Progress) -> tuple[KerasSource, tuple[str, ...]]:
+def _train(plan: KerasPlan, say: Progress, use_cache: bool) -> tuple[KerasSource, tuple[str, ...]]:
     """The model that the files are made of, and what training changed."""
     (recipe, *others) = plan.recipes
     if others or not recipe.training:
@@ -161,6 +171,7 @@ def _train(plan: KerasPlan, say: Progress) -> tuple[KerasSource, tuple[str, ...]
         passes=[{**entry, "seed": recipe.seed} for entry in passes],
         data=_absolute(plan.training or ""),
         names=[keras.source.inputs[i].name for i in keras.order],
+        kept=str(training_folder() / "keras") if use_cache else None,
     )
     return keras.trained(found["model"]), tuple(found["changes"])
 

@@ -102,7 +102,6 @@ def export(
     failure: GateError | None = None
     from .recipe_view import going_on
 
-    # What trains keeps its epochs, but for recipes of Keras models, which begin again.
     resumes = any(getattr(recipe, "trains", False) for recipe in getattr(plan, "recipes", ()))
     with going_on(reporter, trains=resumes), reporter.progress() as progress:
         try:

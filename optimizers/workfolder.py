@@ -45,15 +45,21 @@ class WorkFolder:
         shutil.rmtree(self.part("any").parent, ignore_errors=True)
 
 
-def open_work_folder(start: str) -> WorkFolder:
-    """The place that passes on the model ``start`` (see ``start_key``) begin from; old results are deleted first."""
+def training_folder() -> Path:
+    """The folder of everything that was trained, in the user's cache; what is beyond its bounds is deleted."""
     from platformdirs import user_cache_dir
 
     root = Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt")) / "training"
+    _evict(root)
+    return root
+
+
+def open_work_folder(start: str) -> WorkFolder:
+    """The place that passes on the model ``start`` (see ``start_key``) begin from; old results are deleted first."""
+    root = training_folder()
     loop = Path(__file__).parent / "training"
     start += "".join(hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(loop.glob("*.py")))
     versions = " ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchao", "torch-pruning"))
-    _evict(root)
     return WorkFolder(root, hashlib.sha256(f"{start} {versions}".encode()).hexdigest())
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import edgeopt
-from edgeopt import keras_planning
+from edgeopt import keras_export, keras_planning
 from edgeopt.android_harness.accuracy import measure_accuracy
 from edgeopt.android_harness.measure import MeasureOptions
 from edgeopt.bundle import Bundle
@@ -505,6 +505,45 @@ def children(word: str) -> list[int]:
             if parent == os.getpid() and word.encode() in command:
                 found.append(int(entry.name))
     return found
+
+
+@pytest.fixture(autouse=True)
+def trainings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for each test's finished epochs: no test goes on from another's."""
+    folder = tmp_path_factory.mktemp("training")
+    monkeypatch.setattr(keras_export, "training_folder", lambda: folder)
+    return folder
+
+
+def test_a_training_that_was_cut_off_goes_on_where_it_was(
+    folder: Path, trainings: Path, tmp_path: Path
+) -> None:
+    passes = SPARSIFY.replace("epochs = 4", "epochs = 2") + QAT.replace("epochs = 1", "epochs = 3")
+    before = set(children("converters.keras.worker"))
+    said: list[str] = []
+
+    def kill(doing: str) -> None:
+        said.append(doing)
+        if "epoch 2 of 3" in doing:
+            for process in set(children("converters.keras.worker")) - before:
+                os.kill(process, signal.SIGKILL)
+
+    with pytest.raises(EdgeoptError, match="SIGKILL"):
+        trained(folder, tmp_path / "cut", passes, progress=kill)
+    assert [line for line in said if "epoch 1 of 2" in line]
+    assert len(list((trainings / "keras").iterdir())) == 2
+    said.clear()
+    bundle, found = trained(folder, tmp_path / "cut", passes, progress=said.append)
+    epochs = [line for line in said if "epoch" in line]
+    assert len(epochs) == 2
+    assert "pruning to 50%: 2 epochs were finished before" in epochs[0]
+    assert "epoch 3 of 3" in epochs[1]
+    assert zeros(found) >= 0.49 and {k.dtype for k in found} == {np.dtype(np.int8)}
+    assert bundle.artifacts[0].metric > 0.9
+    # Another recipe has a place of its own.
+    said.clear()
+    trained(folder, tmp_path / "other", SPARSIFY.replace("epochs = 4", "epochs = 1"), progress=said.append)
+    assert [line for line in said if "epoch 1 of 1" in line]
 
 
 @pytest.mark.parametrize("moment", ["running the source model", "epoch 1"])

@@ -144,6 +144,11 @@ class KerasRecipe:
         return tuple(p for p in self.passes if _kind(p).trains)
 
     @property
+    def trains(self) -> bool:
+        """Whether any pass does."""
+        return bool(self.training)
+
+    @property
     def quantizes_in_training(self) -> bool:
         """Whether the ranges of static int8 are learnt, not calibrated."""
         return any(isinstance(p, Qat) for p in self.passes)

@@ -27,6 +27,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.d
 
 from ...errors import InputError
 from ...models.resolve import brief
+from .checkpoints import Place
 from .training import Progress, TrainingData, fit, steps
 
 _WEIGHTY = (
@@ -55,7 +56,15 @@ class State:
     quantized: bool = False
 
 
-def apply(entry: dict[str, Any], state: State, data: TrainingData, progress: Progress) -> tuple[State, str]:
+@dataclass(frozen=True)
+class Work:
+    """Whom a pass tells what it does, and where it keeps its epochs."""
+
+    progress: Progress
+    place: Place
+
+
+def apply(entry: dict[str, Any], state: State, data: TrainingData, work: Work) -> tuple[State, str]:
     """Apply one pass and say what it did.
 
     Args:
@@ -69,7 +78,7 @@ def apply(entry: dict[str, Any], state: State, data: TrainingData, progress: Pro
     tf_keras.utils.set_random_seed(int(options.pop("seed")))
     technique = {"sparsify": _sparsify, "cluster": _cluster, "qat": _qat, "finetune": _finetune}[name]
     try:
-        return technique(options, state, data, progress)
+        return technique(options, state, data, work)
     except InputError:
         raise
     except Exception as error:
@@ -78,22 +87,18 @@ def apply(entry: dict[str, Any], state: State, data: TrainingData, progress: Pro
         ) from error
 
 
-def _finetune(
-    options: dict[str, Any], state: State, data: TrainingData, progress: Progress
-) -> tuple[State, str]:
+def _finetune(options: dict[str, Any], state: State, data: TrainingData, work: Work) -> tuple[State, str]:
     if state.sparse or state.clustered:
         raise InputError(
             "finetune after sparsify or cluster would undo them: put it before, or leave it out."
         )
     model = tf_keras.models.clone_model(state.model)
     model.set_weights(state.model.get_weights())
-    loss = _fit(model, data, "fine-tuning", options, [], progress)
+    loss = _fit(model, data, "fine-tuning", options, [], work)
     return State(model), f"fine-tuned for {options['epochs']} epochs (loss {loss:.4f})"
 
 
-def _sparsify(
-    options: dict[str, Any], state: State, data: TrainingData, progress: Progress
-) -> tuple[State, str]:
+def _sparsify(options: dict[str, Any], state: State, data: TrainingData, work: Work) -> tuple[State, str]:
     sparsity, epochs = options["sparsity"], options["epochs"]
     # The last third of the steps trains at the full sparsity.
     total = steps(data, epochs, options["batch_size"])
@@ -117,7 +122,7 @@ def _sparsify(
         f"pruning to {sparsity:.0%}",
         options,
         [tfmot.sparsity.keras.UpdatePruningStep()],
-        progress,
+        work,
     )
     model = tfmot.sparsity.keras.strip_pruning(wrapped)
     found = sparsity_of(model)
@@ -126,9 +131,7 @@ def _sparsify(
     )
 
 
-def _cluster(
-    options: dict[str, Any], state: State, data: TrainingData, progress: Progress
-) -> tuple[State, str]:
+def _cluster(options: dict[str, Any], state: State, data: TrainingData, work: Work) -> tuple[State, str]:
     clusters = options["clusters"]
     left: list[str] = []
     centroids = getattr(tfmot.clustering.keras.CentroidInitialization, _CENTROIDS[options["centroids"]])
@@ -145,7 +148,7 @@ def _cluster(
         return cluster_weights(layer, clusters, centroids, preserve_sparsity=state.sparse)
 
     wrapped = _clone(state.model, wrap, "cluster")
-    _fit(wrapped, data, f"clustering into {clusters} values", options, [], progress)
+    _fit(wrapped, data, f"clustering into {clusters} values", options, [], work)
     model = tfmot.clustering.keras.strip_clustering(wrapped)
     for name in left:
         model.get_layer(name).trainable = state.model.get_layer(name).trainable
@@ -156,7 +159,7 @@ def _cluster(
     )
 
 
-def _qat(options: dict[str, Any], state: State, data: TrainingData, progress: Progress) -> tuple[State, str]:
+def _qat(options: dict[str, Any], state: State, data: TrainingData, work: Work) -> tuple[State, str]:
     quantize = tfmot.quantization.keras
     registry = Default8BitQuantizeRegistry()
     left = [layer.name for layer in state.model.layers if not _quantizable(layer, registry)]
@@ -178,7 +181,7 @@ def _qat(options: dict[str, Any], state: State, data: TrainingData, progress: Pr
     annotated = _clone(state.model, annotate, "qat")
     with quantize.quantize_scope():
         model = quantize.quantize_apply(annotated, scheme)
-    loss = _fit(model, data, f"quantisation-aware training ({kind})", options, [], progress)
+    loss = _fit(model, data, f"quantisation-aware training ({kind})", options, [], work)
     note = f"; left in float: {', '.join(left[:5])}" if left else ""
     return State(model, state.sparse, state.clustered, quantized=True), (
         f"{kind} quantisation-aware training, {options['epochs']} epochs (loss {loss:.4f}){note}"
@@ -223,7 +226,7 @@ def _fit(
     what: str,
     options: dict[str, Any],
     callbacks: list[Any],
-    progress: Progress,
+    work: Work,
 ) -> float:
     return fit(
         model,
@@ -233,7 +236,8 @@ def _fit(
         batch_size=options["batch_size"],
         learning_rate=options["learning_rate"],
         callbacks=callbacks,
-        progress=progress,
+        progress=work.progress,
+        place=work.place,
     )
 
 

@@ -14,6 +14,7 @@ import tf_keras
 
 from ...errors import InputError
 from ...models.resolve import brief, resolve
+from .checkpoints import Keeper, Place
 
 Progress = Callable[[str], None]
 
@@ -139,8 +140,9 @@ def fit(
     learning_rate: float,
     callbacks: Sequence[Any],
     progress: Progress,
+    place: Place,
 ) -> float:
-    """Train ``model`` with Adam on all of ``data`` and give the last epoch's loss.
+    """Train ``model`` with Adam on all of ``data`` from the last kept epoch on, and give the last epoch's loss.
 
     Raises:
         InputError: the data don't fit the model, or the loss left the finite numbers.
@@ -158,15 +160,20 @@ def fit(
         loss=losses if len(losses) > 1 else losses[0],
         jit_compile=False,
     )
+    done, loss = place.resume(model)
+    if done >= epochs:
+        progress(f"{what}: {epochs} epochs were finished before")
+        return loss
     report = _Report(what, epochs, progress)
     try:
         history = model.fit(
             list(data.inputs) if len(data.inputs) > 1 else data.inputs[0],
             list(data.targets) if len(data.targets) > 1 else data.targets[0],
             batch_size=min(batch_size, data.rows),
+            initial_epoch=done,
             epochs=epochs,
             verbose=0,
-            callbacks=[*callbacks, report, tf_keras.callbacks.TerminateOnNaN()],
+            callbacks=[*callbacks, Keeper(place), report, tf_keras.callbacks.TerminateOnNaN()],
         )
     except Exception as error:
         raise InputError(f"training ({what}) failed: {brief(error)}.") from error

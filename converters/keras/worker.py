@@ -151,9 +151,15 @@ class Worker:
         except Exception as error:
             raise InputError(f"--eval {function} failed: {brief(error)}.") from error
 
-    def do_train(self, passes: list[dict[str, Any]], data: str, names: list[str]) -> dict[str, Any]:
-        """Apply training passes to the source model; the number of the new model and what each pass did."""
+    def do_train(
+        self, passes: list[dict[str, Any]], data: str, names: list[str], kept: str | None
+    ) -> dict[str, Any]:
+        """Apply training passes to the source model; the number of the new model and what each pass did.
+
+        Finished epochs are in the folder ``kept``, and are kept there.
+        """
         from . import techniques
+        from .checkpoints import start_place
         from .loading import from_object
         from .rebuild import to_tf_keras
         from .training import load_training_data
@@ -168,8 +174,10 @@ class Worker:
         model = source.model if source.kind == "tf_keras" else to_tf_keras(source.model, self._origin)
         state = techniques.State(model)
         changes = []
+        place = start_place(kept, model, [*training.inputs, *training.targets])
         for entry in passes:
-            state, change = techniques.apply(entry, state, training, self.progress)
+            place = place.after(entry)
+            state, change = techniques.apply(entry, state, training, techniques.Work(self.progress, place))
             changes.append(change)
         self._models.append(from_object(state.model, self._origin))
         self._quantized.append(state.quantized)
