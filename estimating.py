@@ -16,7 +16,7 @@ from .cost_model import Estimate, Kernel, predict
 from .cost_model.accelerators import AcceleratorEstimate, accelerator_estimates
 from .cost_model.advice import Alternative, advice
 from .cost_model.energy import EnergyEstimate, estimate_energy
-from .cost_model.machine import unknown_cores
+from .cost_model.machine import stale_calibration, unknown_cores
 from .cost_model.memory import MemoryEstimate, MemoryFacts, estimate_memory
 from .cost_model.precisions import FASTER, in_precision, is_float32
 from .device_profiles import DeviceProfile, load_profile
@@ -175,6 +175,8 @@ def estimate(
         f"{core} isn't known to the cost model: {stand_in}'s figures stand in for it, so the estimate is rough"
         for core, stand_in in dict.fromkeys(unknown_cores(target))
     ]
+    if stale := stale_calibration(target):
+        warnings.append(stale)
     if any(
         each.kernel.delegate is None and each.kernel.macs for item in items for each in item.latency.kernels
     ):

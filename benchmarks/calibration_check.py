@@ -3,16 +3,19 @@
 Three steps, each of which goes on where it was stopped:
 
     python benchmarks/calibration_check.py export FOLDER       the networks of calibration_models.py as files
-    python benchmarks/calibration_check.py measure FOLDER      their latency on this machine, fresh processes
-    python benchmarks/calibration_check.py report FOLDER --profile host_calibrated [--before host]
+    python benchmarks/calibration_check.py measure FOLDER      suite and networks in turns, on this machine
+    python benchmarks/calibration_check.py report FOLDER
 
-Measure close in time to the calibration and on a quiet machine. The report gives every point (network ×
-runtime × precision × threads) with the prediction of either profile, and the shares within ±10, 20 and 30%.
+Measure on a quiet machine. The report fits the calibration as `edgeopt profiles calibrate host` does, from the
+suite's latencies alone (FOLDER/host_calibrated.toml), and gives every point (network × runtime × precision × threads)
+with the prediction of either profile, and the shares within ±10, 20 and 30%. ``--profile`` takes a calibration that
+was made before instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import statistics
 import sys
@@ -25,10 +28,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from calibration_models import MODELS, build, example
 
 from edgeopt import GateError, export, load_bundle, load_profile
-from edgeopt.calibration.files import SuiteFile
+from edgeopt.calibration.files import SuiteFile, suite_files, suite_folder
 from edgeopt.calibration.measuring import Journal, measure_here
+from edgeopt.calibration.run import fields_of, observations, write_calibrated
+from edgeopt.calibration.suite import VERSION, suite
 from edgeopt.converters.kernels import file_kernels
 from edgeopt.cost_model import predict
+from edgeopt.cost_model.calibrate import fit_device
+from edgeopt.runtimes import version_of
 
 RUNTIME = {"pte": "executorch", "tflite": "litert"}
 PRECISIONS = "fp32,int8-static,int8-dynamic"
@@ -65,13 +72,41 @@ def files_of(folder: Path) -> list[SuiteFile]:
 
 
 def measure_all(folder: Path, threads: list[int], rounds: int, budget_s: float) -> None:
-    """Take the latency of every file, each round in a fresh process; ``measured.jsonl`` gets a line a time."""
-    journal = Journal.open(folder / "measured.jsonl", {"threads": threads})
+    """Take the latency of every file, each round in a fresh process; suite and networks take turns, so that both see
+    the machine in the same hour. A line a time goes to ``suite.jsonl`` and ``measured.jsonl``."""
+    started = time.monotonic()
     say = lambda what, fraction=None: print(f"{fraction or 0:.0%} {what}", flush=True)  # noqa: E731
-    if not measure_here(files_of(folder), threads, rounds, journal, say, budget_s=budget_s):
-        print("out of time: call again to go on")
-    for problem in journal.problems:
+    sides = [
+        (suite_files([each.name for each in suite()], say), _journal(folder, "suite", threads)),
+        (files_of(folder), _journal(folder, "measured", threads)),
+    ]
+    for turn in range(1, rounds + 1):
+        for files, journal in sides:
+            left = budget_s - (time.monotonic() - started)
+            if left <= 0 or not measure_here(files, threads, turn, journal, say, budget_s=left):
+                print("out of time: call again to go on")
+                return
+    for problem in {problem for _, journal in sides for problem in journal.problems}:
         print(problem)
+
+
+def _journal(folder: Path, name: str, threads: list[int]) -> Journal:
+    return Journal.open(folder / f"{name}.jsonl", {"threads": threads, "suite": suite_folder().name})
+
+
+def fitted(folder: Path, threads: list[int], rounds: int, before: str) -> str:
+    """The profile that the suite's latencies make of ``before``."""
+    files = suite_files([each.name for each in suite()], lambda *_: None)
+    latencies = Journal.read(folder / "suite.jsonl").latencies(files, threads, rounds)
+    base = load_profile(before)
+    table = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "device": "this machine",
+        "conditions": "host", "runtimes": {name: str(version_of(name)) for name in sorted(RUNTIME.values())},
+        "suite": VERSION, "measurements": len(latencies), "threads": threads,
+        **fields_of(fit_device(observations(latencies), base)),
+    }  # fmt: skip
+    write_calibrated(base, before, folder / "host_calibrated.toml", table)
+    return str(folder / "host_calibrated.toml")
 
 
 def points(folder: Path, threads: list[int], rounds: int, after: str, before: str) -> list[dict[str, Any]]:
@@ -139,9 +174,11 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--budget", type=float, default=460.0, help="seconds that measuring may take in one call"
+        "--budget", type=float, default=450.0, help="seconds that measuring may take in one call"
     )
-    parser.add_argument("--profile", default="host_calibrated")
+    parser.add_argument(
+        "--profile", help="a calibrated profile, instead of one fitted to the suite's latencies"
+    )
     parser.add_argument("--before", default="host")
     parser.add_argument("--json", type=Path, help="write the points here too")
     given = parser.parse_args()
@@ -151,7 +188,8 @@ def main() -> None:
     elif given.step == "measure":
         measure_all(given.folder, threads, given.rounds, given.budget)
     else:
-        found = points(given.folder, threads, given.rounds, given.profile, given.before)
+        profile = given.profile or fitted(given.folder, threads, given.rounds, given.before)
+        found = points(given.folder, threads, given.rounds, profile, given.before)
         if given.json:
             given.json.write_text(json.dumps(found, indent=1))
         print(report(found))

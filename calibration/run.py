@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..cost_model.calibrate import Fit, Observation, fit_device
+from ..cost_model.constants import load_constants
 from ..device_profiles import load_profile
 from ..errors import EdgeoptError, InputError
 from .files import SuiteFile, suite_files, suite_folder
@@ -128,6 +129,7 @@ def observations(latencies: Sequence[Latency]) -> list[Observation]:
 def fields_of(fit: Fit) -> dict[str, Any]:
     """A fit's part of the table ``[calibration]``."""
     return {
+        "constants": load_constants().fingerprint,
         "factors": fit.factors,
         "call_ms": fit.call_ms,
         "settings": list(fit.settings),

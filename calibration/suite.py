@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-VERSION = 1
+VERSION = 2
 
 Shape = tuple[int, ...]
 
@@ -288,6 +288,8 @@ def _convolutions() -> tuple[Carrier, ...]:
     }
     groups = {
         "group_52": (96, 52, 8, ((3, 2), (3, 1))),
+        "group_28": (136, 28, 8, ((3, 1), (3, 2))),
+        "group_7": (352, 7, 8, ((3, 1), (3, 1))),
         "group_14": (224, 14, 16, ((3, 1), (3, 1))),
     }
     return (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ class Constants:
     chips: Mapping[str, tuple[tuple[str, ...], Mapping[str, float]]]
     bands: Mapping[str, tuple[float, float]]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all learned figures (not the bands): a calibration corrects those it was fitted on top of, no others."""
+        figures = (self.efficiency, self.edges, self.shared, self.runtimes, self.cores, self.chips)
+        return hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()[:16]
 
     def log_efficiency(self, library: str, path: str) -> np.ndarray:
         """Share of the peak of each class on ``path`` with the kernels of ``library`` (logarithms)."""

@@ -194,7 +194,7 @@ def machine_of(profile: DeviceProfile | Machine) -> Machine:
         llc_kib=float((profile.cpu.l3_kib or 0) + (profile.cpu.slc_kib or 0)),
         bandwidth_gb_s=float(bandwidth if bandwidth is not None else _BANDWIDTH_OF_STREAM * stream),
     )
-    if profile.calibration is not None:
+    if profile.calibration is not None and stale_calibration(profile) is None:
         from .corrections import Corrections
 
         machine = replace(
@@ -215,6 +215,18 @@ def _profile_cluster(profile: DeviceProfile, cluster: Cluster) -> CoreCluster:
         arch=profile.arch,
         l2_kib=cluster.l2_kib,
         l2_shared=cluster.l2_shared,
+    )
+
+
+def stale_calibration(profile: DeviceProfile) -> str | None:
+    """Why the calibration of ``profile`` isn't used, in words; None where it is, or where there is none."""
+    from .constants import load_constants
+
+    if profile.calibration is None or profile.calibration.constants == load_constants().fingerprint:
+        return None
+    return (
+        f"the calibration of profile {profile.name} ({profile.calibration.date[:10]}) isn't used: it corrects another "
+        "version of the cost model than this edgeopt has. Calibrate again (edgeopt profiles calibrate)."
     )
 
 

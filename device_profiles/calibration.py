@@ -43,6 +43,7 @@ class Calibration(BaseModel):
         runtimes: runtime → version.
         suite: version of the suite of networks.
         measurements: how many latencies it rests on.
+        constants: fingerprint of the cost model's constants that the corrections are on top of.
         threads: the numbers of threads that were measured.
         factors: component → natural logarithm of a factor on time (cost model).
         call_ms: "runtime threads" → what an inference costs beside its kernels.
@@ -61,6 +62,7 @@ class Calibration(BaseModel):
     runtimes: Annotated[dict[Text, Text], Field(min_length=1)]
     suite: Count
     measurements: Count
+    constants: Text
     threads: Annotated[tuple[Count, ...], Field(min_length=1)]
     factors: dict[Text, LogFactor]
     call_ms: dict[Text, Milliseconds]

@@ -22,6 +22,7 @@ from edgeopt.cli import main
 from edgeopt.cost_model import Kernel, predict
 from edgeopt.cost_model.calibrate import Fit, Observation, fit_device, share_within
 from edgeopt.cost_model.corrections import Corrections, operator_of
+from edgeopt.cost_model.machine import stale_calibration
 from edgeopt.device_profiles import DeviceProfile, load_profile
 from edgeopt.errors import InputError
 
@@ -195,6 +196,20 @@ def test_operators_of_all_readers_fall_into_the_same_families() -> None:
     assert family("hard_swish") == family("hardswish") == family("HardSwish")
     assert family("add") == family("Multiply") == family("") == "plain"
     assert operator_of(conv(8, 8, 8, 3)) == "plain"
+
+
+def test_a_calibration_on_top_of_other_constants_is_not_used(calibrated: DeviceProfile) -> None:
+    assert calibrated.calibration is not None
+    kernels = [conv(64, 64, 28, 3)]
+    assert predict(kernels, calibrated, runtime="litert").grade == "calibrated"
+    other = calibrated.calibration.model_copy(update={"constants": "0" * 16})
+    stale = calibrated.model_copy(update={"calibration": other})
+    found = predict(kernels, stale, runtime="litert")
+    plain = predict(kernels, load_profile("pixel7"), runtime="litert")
+    assert (found.latency_ms, found.grade) == (plain.latency_ms, plain.grade)
+    assert "Calibrate again" in str(stale_calibration(stale))
+    assert stale_calibration(calibrated) is None
+    assert stale_calibration(load_profile("pixel7")) is None
 
 
 def test_a_table_of_another_form_is_refused(calibrated: DeviceProfile, tmp_path: Path) -> None:
