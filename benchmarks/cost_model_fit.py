@@ -38,6 +38,9 @@ EFFICIENCY = {
 # Of that, what is left on each path: the wider the path, the harder to feed.
 PATH_SHARE = {"fp32": 1.0, "fp16": 0.8, "int8": 0.6, "dot": 0.4, "i8mm": 0.3}
 EDGE = 4.0  # channels or positions whose work is lost at the edges
+# Spread of the logarithms of bytes moved for each byte of activations and of weights; Winograd's and unrolled
+# convolutions make several of one.
+TRAFFIC = {"conv_3x3": 0.6, "conv_other": 0.6}
 SHARED = {  # constant → (start, spread of its logarithm)
     "overlap_in_order": (1.0, 0.4), "overlap_out_of_order": (1.0, 0.4), "l2_cycles": (0.06, 0.6),
     "llc_cycles": (0.1, 0.6), "dram_core": (1.0, 0.5), "dram_chip": (1.5, 0.4),
@@ -177,6 +180,7 @@ def blocks(problem: Problem) -> dict[str, Block]:
                 ("config", problem.configs),
             )
         },
+        "traffic": around(np.zeros((c, 2)), [[TRAFFIC.get(cls, 0.3)] * 2 for cls in CLASSES]),
         # Classes in float and in int8, of the years before the last.
         "era": around(np.zeros((len(ERAS) - 1, 2, c)), ERA_SPREAD),
     }  # fmt: skip
@@ -219,6 +223,7 @@ class Fit:
                 self._at("runtime_path", library, path), self._at("runtime_class_path", library, cls, path),
             ],
             **{f"edge_{name}": [self._at("edges", cls, i), self._at("edges_path", path, i)] for i, name in enumerate(("input", "output", "position"))},
+            **{f"traffic_{name}": [self._at("traffic", cls, i)] for i, name in enumerate(("activations", "weights"))},
             "static": [self._at("static", library)],
         }  # fmt: skip
         in_order = problem.place_parts["in_order"][part] > 0

@@ -44,7 +44,8 @@ def tables(rows: Sequence[Row], held: Held, left_out: Counter[tuple[str, str]]) 
         "",
         "| Held out | Rows | ±10% | ±20% | ±30% | Median |",
         "|---|---:|---:|---:|---:|---:|",
-        _line("Model (its device seen with other models)", held.model),
+        _line("Model, everywhere (its device seen with other models)", held.model),
+        _line("Model, on its chip (the model seen on other chips)", held.model_here),
         _line("  floor: another device's figure × the ratio of the other models", held.ratio[0]),
         _line("Model (its chip seen, this run of it not)", held.model_chip),
         _line("Chip", held.chip),
@@ -185,7 +186,7 @@ def provenance(rows: Sequence[Row], held: Held | None) -> dict[str, Any]:
     }
     if held is not None:
         named = {
-            "model": held.model, "model_without_its_run": held.model_chip, "chip": held.chip,
+            "model": held.model, "model_on_its_chip": held.model_here, "model_without_its_run": held.model_chip, "chip": held.chip,
             "floor_one_ratio": held.ratio[0], "floor_datasheet": held.datasheet[0],
         }  # fmt: skip
         found["held_out"] = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,19 +19,22 @@ _FAMILIES = (
     (r"squeezenet(_1\..)?$", "squeezenet"), (r"(googlenet|inception_v1)$", "googlenet"),
     (r"efficientnet_?v2", "efficientnet_v2"),
 )  # fmt: skip
-_EVALUATIONS = 8  # of a fold, which starts from the fit of all rows
+PARTS = 16  # of the networks of each chip, for leaving a network out of its chip only
+_EVALUATIONS = 16  # of a fold, which starts from the fit of all rows
 
 
 @dataclass(frozen=True)
 class Held:
     """Logarithms of predicted over published latency of rows that the prediction never saw; NaN where none is.
 
-    ``model``: the network left out of all devices; ``model_chip``: the same without what its run showed (cores
-    of a device differ in governor and version); ``chip``: the chip left out; ``ratio`` and ``datasheet``:
+    ``model``: the network left out of all devices; ``model_here``: left out of its chip only, so that other chips
+    tell of it (what :func:`ratio_floor` knows too); ``model_chip``: as ``model``, without what its run showed (cores of a
+    device differ in governor and version); ``chip``: the chip left out; ``ratio`` and ``datasheet``:
     the floors (:func:`ratio_floor`, :func:`datasheet_floor`), one entry a pair of devices.
     """
 
     model: np.ndarray
+    model_here: np.ndarray
     model_chip: np.ndarray
     chip: np.ndarray
     core_known: np.ndarray
@@ -46,26 +50,67 @@ def family(architecture: str) -> str:
     return architecture
 
 
-def validate(problem: Problem, fit: Fit, folds: int = 0) -> Held:
-    """Every row predicted by fits that left out its model, and its chip (``folds`` groups; 0 = one by one)."""
+def validate(problem: Problem, fit: Fit, folds: int = 0, jobs: int = 1) -> Held:
+    """Every row predicted by fits that left out its model, its model on its chip, and its chip.
+
+    ``folds`` groups of models and of chips (0 = one by one), ``jobs`` of them at once.
+    """
     rows = problem.rows
-    models, models_chip = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    chips = np.full(len(rows), np.nan)
+    models, here, models_chip, chips = (np.full(len(rows), np.nan) for _ in range(4))
     core_known = np.zeros(len(rows), dtype=bool)
     seen = [f"{row.config}|{row.precision}" for row in rows]
-    for out in _groups([family(row.architecture) for row in rows], folds):
-        left = _without(fit, out)
-        # Only runs that other models were seen in, as the goal says.
-        known = {seen[i] for i in np.flatnonzero(~out)}
-        there = out & np.array([name in known for name in seen])
-        models[there] = left.log_errors()[there]
-        models_chip[there] = left.log_errors(runs=False)[there]
+    for out, errors, without_run in _held_out(
+        fit, _groups([family(r.architecture) for r in rows], folds), jobs
+    ):
+        there = _run_known(seen, out)
+        models[there] = errors[there]
+        models_chip[there] = without_run[there]
+    for out, errors, _ in _held_out(fit, _groups(_parts(rows), PARTS), jobs):
+        there = _run_known(seen, out)
+        here[there] = errors[there]
     cores = np.array(problem.core_of_row)
-    for out in _groups([row.chip for row in rows], folds):
-        left = _without(fit, out)
-        chips[out] = left.log_errors()[out]
+    for out, errors, _ in _held_out(fit, _groups([row.chip for row in rows], folds), jobs):
+        chips[out] = errors[out]
         core_known[out] = np.isin(cores[out], cores[~out])
-    return Held(models, models_chip, chips, core_known, ratio_floor(rows), datasheet_floor(rows))
+    return Held(models, here, models_chip, chips, core_known, ratio_floor(rows), datasheet_floor(rows))
+
+
+def _run_known(seen: Sequence[str], out: np.ndarray) -> np.ndarray:
+    """Rows of ``out`` whose run and precision other models were seen in, as the goal says."""
+    known = {seen[i] for i in np.flatnonzero(~out)}
+    return out & np.array([name in known for name in seen])
+
+
+def _parts(rows: Sequence[Row]) -> list[str]:
+    """A part for each row, such that a part holds of each chip one network in ``PARTS``, of every chip other ones."""
+    random = np.random.default_rng(0)
+    part: dict[tuple[str, str], int] = {}
+    for chip in sorted({row.chip for row in rows}):
+        names = sorted({family(row.architecture) for row in rows if row.chip == chip})
+        first = random.integers(PARTS)
+        for i, j in enumerate(random.permutation(len(names))):
+            part[chip, names[j]] = (first + i) % PARTS
+    return [f"{part[row.chip, family(row.architecture)]:02d}" for row in rows]
+
+
+def _held_out(
+    fit: Fit, groups: Iterable[np.ndarray], jobs: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(rows left out, errors of all rows by the fit without them, the same without what runs showed)."""
+    _FITS[:] = [fit]  # forked processes find it here; it would take long to send
+    if jobs == 1:
+        yield from map(_fold, groups)
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from pool.imap(_fold, groups)
+
+
+_FITS: list[Fit] = []
+
+
+def _fold(out: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    left = _without(_FITS[0], out)
+    return out, left.log_errors(), left.log_errors(runs=False)
 
 
 def _groups(names: Sequence[str], folds: int) -> Iterable[np.ndarray]:

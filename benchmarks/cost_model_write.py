@@ -55,6 +55,7 @@ def _constants(
             **{cls: tuple(float(v) for v in values["edges"][i]) for i, cls in enumerate(CLASSES)},
             **{path: tuple(float(v) for v in values["edges_path"][i]) for i, path in enumerate(PATH_NAMES)},
         },  # type: ignore[arg-type]
+        traffic={cls: tuple(float(v) for v in values["traffic"][i]) for i, cls in enumerate(CLASSES)},  # type: ignore[misc]
         shared={name: float(value) for name, value in zip(SHARED, values["shared"], strict=True)},
         runtimes=runtimes,
         cores=_cores(problem, values),

@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, help="write predicted against published as SVG or PNG")
     parser.add_argument("--iterations", type=int, default=40, help="of the optimiser, whole data")
     parser.add_argument("--folds", type=int, default=0, help="groups to hold out instead of one by one")
+    parser.add_argument("--jobs", type=int, default=1, help="folds at once")
     parser.add_argument("--no-validation", action="store_true", help="fit only")
     parser.add_argument("--prior", action="store_true", help="write the constants that the fit starts from")
     given = parser.parse_args()
@@ -51,7 +52,7 @@ def main() -> int:
     print(f"fitted: {report.shares(fit.log_errors())}", file=sys.stderr)
     held = None
     if not given.no_validation:
-        held = validation.validate(problem, fit, given.folds)
+        held = validation.validate(problem, fit, given.folds, given.jobs)
         text = report.tables(rows, held, left_out)
         print(text)
         if given.report:

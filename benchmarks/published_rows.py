@@ -124,6 +124,19 @@ def _allowed(whole: Machine, words: str) -> Machine:
     return whole
 
 
+def _known_to(era: str, machine: Machine) -> Machine:
+    """The machine as ncnn of that year used it: it has computed in float16 since the end of 2020 (its pull request
+    1856 began that), with dot products since 2021 and with matrix products of int8 since the end of 2023 (5147)."""
+    unused = {"2020": ("fp16", "dot", "i8mm"), "2021": ("i8mm",)}.get(era, ())
+    return replace(
+        machine,
+        clusters=tuple(
+            replace(c, peaks={path: peak for path, peak in c.peaks.items() if path not in unused})
+            for c in machine.clusters
+        ),
+    )
+
+
 def _threads(text: str, whole: Machine) -> int | None:
     if text in ("big cores", "multi"):
         return whole.fastest_first[0].count
@@ -230,6 +243,8 @@ def _row(line: dict[str, str], run: _Run | None) -> Row | str:
     allowed = _allowed(whole, words[0] if words else "")
     if threads > allowed.total_cores:
         return "more threads than the cores it was bound to"
+    if run:
+        allowed = _known_to(run.era, allowed)
     entry = devices()[line["device"]]
     # What ncnn calls float is fp16 storage on Arm; elsewhere it computes and stores float32.
     if library == "ncnn" and precision == "fp16" and not _is_arm(entry):

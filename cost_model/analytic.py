@@ -7,10 +7,12 @@ For each kernel (all logarithms natural, all times in ms):
     time     = (compute^p + memory^p)^(1/p) + dispatch + waking the threads
 
 ``work`` is the multiply-accumulates plus what is lost at the edges: with c input channels a share a/c of the
-work is overhead, likewise for output channels and positions (Amdahl's argument for tiles). A byte costs
-cycles at the second level, more cycles at the third, nanoseconds from memory; what doesn't fit a level
-comes from the next, in proportion. All coefficients are positive, so that more work, more bytes, a slower
-clock, a narrower unit or a smaller cache can never make an estimate faster.
+work is overhead, likewise for output channels and positions (Amdahl's argument for tiles). ``bytes`` are those
+of the tensors times what the algorithm makes of them (the weights of Winograd's 3×3 are several times as large,
+an unrolled convolution reads its input more than once). A byte costs cycles at the second level, more cycles at
+the third, nanoseconds from memory; what doesn't fit a level comes from the next, in proportion. All
+coefficients are positive, so that more work, more bytes, a slower clock, a narrower unit or a smaller cache
+can never make an estimate faster.
 """
 
 from __future__ import annotations
@@ -185,7 +187,7 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
         work: columns as in :class:`Work`, with ``footprint``.
         place: figures as in :class:`Place` with ``peak`` (multiply-accumulates a cycle); scalars or columns.
         constants: logarithms, each a scalar or a column: ``efficiency`` (of the class on that path),
-            ``edge_input``, ``edge_output``, ``edge_position``, ``overlap``, ``l2_cycles``, ``llc_cycles``,
+            ``edge_input``, ``edge_output``, ``edge_position``, ``traffic_activations``, ``traffic_weights``, ``overlap``, ``l2_cycles``, ``llc_cycles``,
             ``dram_core``, ``dram_chip``, ``dispatch_cycles``, ``split`` (of it, for each part of a grouped
             convolution), ``wake_us``, ``parallel``; and ``static``
             (0 to 1: how far work is shared out before it starts); and what is known of the device:
@@ -203,9 +205,11 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
     )
     cycles = amount / place.peak * exp(c["compute"] - c["efficiency"])
     compute = cycles / (place.ghz * 1e6) / speed
-    moved = work.activations + work.weights
+    activations = work.activations * exp(c["traffic_activations"])
+    weights = work.weights * exp(c["traffic_weights"])
+    moved = activations + weights
     past_l2 = moved * _spilled(moved, place.l2_bytes)
-    past_llc = work.activations * _spilled(work.activations, place.llc_bytes) + work.weights * _spilled(
+    past_llc = activations * _spilled(activations, place.llc_bytes) + weights * _spilled(
         work.footprint, place.llc_bytes
     )
     inner = moved * exp(c["l2_cycles"]) + past_l2 * exp(c["llc_cycles"])

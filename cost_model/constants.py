@@ -34,6 +34,7 @@ class Constants:
     Attributes:
         efficiency: class → path → share of the peak.
         edges: class → (input, output, position); path → what is added to those.
+        traffic: class → (activations, weights): bytes that move for each byte of the tensors.
         shared: the memory's and the overlap's constants; ``overlap_in_order`` and ``overlap_out_of_order``.
         runtimes: kernel library → ``class.<c>``, ``path.<p>``, ``class_path.<c>.<p>``, ``dispatch_cycles``,
             ``split``, ``wake_us``, ``parallel``, ``static`` (0 to 1).
@@ -45,6 +46,7 @@ class Constants:
 
     efficiency: Mapping[str, Mapping[str, float]]
     edges: Mapping[str, tuple[float, float, float]]
+    traffic: Mapping[str, tuple[float, float]]
     shared: Mapping[str, float]
     runtimes: Mapping[str, Mapping[str, float]]
     cores: Mapping[str, Mapping[str, float]]
@@ -55,7 +57,9 @@ class Constants:
     @cached_property
     def fingerprint(self) -> str:
         """Of all learned figures (not the bands): a calibration corrects those it was fitted on top of, no others."""
-        figures = (self.efficiency, self.edges, self.shared, self.runtimes, self.cores, self.chips)
+        figures = (
+            self.efficiency, self.edges, self.traffic, self.shared, self.runtimes, self.cores, self.chips
+        )  # fmt: skip
         return hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()[:16]
 
     def log_efficiency(self, library: str, path: str) -> np.ndarray:
@@ -76,6 +80,10 @@ class Constants:
         return np.array([self.edges[name] for name in CLASSES]) + np.array(
             self.edges.get(path, (0.0, 0.0, 0.0))
         )
+
+    def traffic_columns(self) -> np.ndarray:
+        """(class, 2) array: what is added to the logarithms of the bytes of activations and weights."""
+        return np.array([self.traffic[name] for name in CLASSES])
 
     def core_factors(self, core: str) -> Mapping[str, float]:
         """What is known of a core, else of the cores of its design, else of its instruction set."""
@@ -124,6 +132,7 @@ def load_constants(path: Path | None = None) -> Constants:
         return Constants(
             efficiency=data["efficiency"],
             edges={name: tuple(values) for name, values in data["edges"].items()},
+            traffic={name: tuple(values) for name, values in data["traffic"].items()},
             shared=data["shared"],
             runtimes=data["runtimes"],
             cores=data["cores"],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..device_profiles import Cluster, DeviceProfile
     from .corrections import Corrections
 
-# Which instructions can compute a precision, slowest first; a runtime takes the fastest that is there.
+# Which instructions can compute a precision, narrowest first; a runtime takes the widest that is there.
 PATHS = {"fp32": ("fp32",), "fp16": ("fp32", "fp16"), "int8": ("int8", "dot", "i8mm")}
 PATHS["int4"] = PATHS["int8"]
 PATH_NAMES = ("fp32", "fp16", "int8", "dot", "i8mm")

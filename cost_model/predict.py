@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,34 +146,17 @@ def kernel_terms(
     place = place_of(machine, threads)
     core = machine.chosen(1)[0][0].core
     columns = work_of(kernels)
-    best: Terms | None = None
-    chosen = np.array([""] * len(kernels), dtype=object)
-    precisions = np.array([kernel.precision for kernel in kernels])
-    for path in place.peaks:
-        usable = np.array([path in paths_of(place, precision) for precision in precisions])
-        if not usable.any():
-            continue
-        found = _on_path(columns, place, core, path, machine, library, constants)
-        total = np.where(usable, found.total, np.inf)
-        if best is None:
-            better = usable
-            best = replace(found, total=total)
-        else:
-            better = total < best.total
-            best = Terms(
-                *(
-                    np.where(better, new, old)
-                    for new, old in (
-                        (found.compute, best.compute),
-                        (found.memory, best.memory),
-                        (found.dispatch, best.dispatch),
-                        (total, best.total),
-                    )
-                )
-            )
-        chosen[better] = path
-    assert best is not None
-    return best, list(chosen)
+    # A library computes a precision with the widest instructions that it finds, as in the fit.
+    paths = [paths_of(place, kernel.precision)[-1] for kernel in kernels]
+    found = {
+        path: _on_path(columns, place, core, path, machine, library, constants) for path in sorted(set(paths))
+    }
+    chosen = np.array(paths)
+    parts = [
+        np.select([chosen == path for path in found], [getattr(each, name) for each in found.values()])
+        for name in ("compute", "memory", "dispatch", "total")
+    ]
+    return Terms(*parts), paths
 
 
 def _on_path(
@@ -181,13 +164,15 @@ def _on_path(
 ) -> Terms:
     runtime, shared = constants.runtimes[library], constants.shared
     compute, rest = device_factors(constants, machine, core, path=path)
-    edges = constants.edge_columns(path)[columns.cls]
+    edges, traffic = constants.edge_columns(path)[columns.cls], constants.traffic_columns()[columns.cls]
     overlap = "overlap_in_order" if place.in_order else "overlap_out_of_order"
     named = {
         "efficiency": constants.log_efficiency(library, path)[columns.cls],
         "edge_input": edges[:, 0],
         "edge_output": edges[:, 1],
         "edge_position": edges[:, 2],
+        "traffic_activations": traffic[:, 0],
+        "traffic_weights": traffic[:, 1],
         "overlap": shared[overlap],
         **{name: shared[name] for name in _SHARED},
         **{name: runtime[name] for name in ("dispatch_cycles", "split", "wake_us", "parallel", "static")},

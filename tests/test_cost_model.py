@@ -192,7 +192,8 @@ def test_an_estimate_takes_milliseconds() -> None:
     assert best < 0.02
 
 
-MODELS = ("mobilenet", "mobilenet_v2", "squeezenet", "resnet18", "googlenet", "blazeface")
+# FastestDet marks a run of today's ncnn.
+MODELS = ("mobilenet", "mobilenet_v2", "squeezenet", "resnet18", "googlenet", "FastestDet")
 BOARDS = ("Rockchip RK3588", "Rockchip RK3399", "NVIDIA Jetson Nano", "Khadas VIM3, Amlogic A311D")
 
 
