@@ -47,7 +47,7 @@ STUDIES = (
     Study(
         "500 labels", "_learner", "_500", "alone-500", "distill-unlabelled-{set}", "_unlabelled", goal=True
     ),
-    Study("500 images", "_learner", "_500", "alone-500", "distill-500-{set}"),
+    Study("500 images", "_learner", "_500", "alone-500", "distill-500-{set}", seeds=3),
     Study("2,000 images", "_student", "_2000", "alone-2000", "distill-2000-{set}"),
     # Each run goes through 60,000 images four times.
     Study("60,000 images", "_student", "_training", "alone", "distill-{set}", seeds=1),
