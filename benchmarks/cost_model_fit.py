@@ -28,6 +28,7 @@ from edgeopt.cost_model.analytic import (
 from edgeopt.cost_model.constants import COMPONENTS
 from edgeopt.cost_model.machine import PATH_NAMES, core_alias, core_kind
 
+EMULATED = "xnnpack"  # the library that emulated rows are of
 LIBRARIES = ("ncnn", "xnnpack", "xnnpack_32bit", "tflite_2019", "paddle_lite", "mnn")
 # Where the fit starts and what it is held to: (share of the peak for float32) of each class.
 EFFICIENCY = {
@@ -71,9 +72,9 @@ class Problem:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = list(rows)
-        self.chips = sorted({row.chip for row in rows})
+        self.chips = sorted({row.chip for row in rows if not row.emulated})
         self.core_of_row = [_core(row) for row in rows]
-        self.cores = sorted(set(self.core_of_row))
+        self.cores = sorted({_core(row) for row in rows if not row.emulated})
         self.configs = sorted({row.config for row in rows})
         self.aliases = sorted({core_alias(core) for core in self.cores})
         self.kinds = sorted({core_kind(core) for core in self.cores})
@@ -95,8 +96,7 @@ class Problem:
                 for name, value in {
                     "length": len(work), "row": number,
                     "path": PATH_NAMES.index(path), "library": LIBRARIES.index(row.library),
-                    "core": self.cores.index(_core(row)), "chip": self.chips.index(row.chip),
-                    "config": self.configs.index(row.config), "alias": self.aliases.index(core_alias(_core(row))),
+                    **self._levels(row), "config": self.configs.index(row.config),
                     "kind": self.kinds.index(core_kind(_core(row))), "era": ERAS.index(row.era or ERAS[-1]),
                 }.items():  # fmt: skip
                     index.setdefault(name, []).append(value)
@@ -113,6 +113,17 @@ class Problem:
         self.cell = torch.tensor(cell)
         self.cell_part, self.cell_class = np.divmod(cells, len(CLASSES))
         self.cell_row = self.index["row"][self.cell_part]
+
+    def _levels(self, row: Row) -> dict[str, int]:
+        """Core design, core and chip of a row; -1 for emulated ones, which tell nothing of the real ones."""
+        if row.emulated:
+            return dict.fromkeys(("alias", "core", "chip"), -1)
+        core = _core(row)
+        return {
+            "alias": self.aliases.index(core_alias(core)),
+            "core": self.cores.index(core),
+            "chip": self.chips.index(row.chip),
+        }
 
 
 _WORK = (
@@ -160,17 +171,21 @@ def blocks(problem: Problem) -> dict[str, Block]:
     c, p, n = len(CLASSES), len(PATH_NAMES), len(LIBRARIES)
     base = np.log([[EFFICIENCY[cls] * PATH_SHARE[path] for path in PATH_NAMES] for cls in CLASSES])
 
+    # Enough is known of this library that it may go its own way.
+    own = np.where(np.array(LIBRARIES) == EMULATED, 2.0, 1.0)
+
     def around(start: np.ndarray, spread: Any) -> Block:
         return Block(start, np.broadcast_to(np.asarray(spread, dtype=float), start.shape).copy())
 
     found = {
         "efficiency": around(base, 0.5),
-        "edges": around(np.full((c, 3), np.log(EDGE)), 0.6),
-        "edges_path": around(np.zeros((p, 3)), 0.4),
+        # First what other libraries have in common, then that one's own.
+        "edges": around(np.full((2, c, 3), np.log(EDGE)), 0.6),
+        "edges_path": around(np.zeros((2, p, 3)), 0.4),
         "shared": around(np.log([v for v, _ in SHARED.values()]), [s for _, s in SHARED.values()]),
-        "runtime_class": around(np.zeros((n, c)), 0.35),
+        "runtime_class": around(np.zeros((n, c)), 0.35 * own[:, None]),
         "runtime_path": around(np.zeros((n, p)), 0.3),
-        "runtime_class_path": around(np.zeros((n, c, p)), 0.15),
+        "runtime_class_path": around(np.zeros((n, c, p)), 0.15 * own[:, None, None]),
         "runtime": around(np.log([[v for v, _ in RUNTIME.values()]] * n), [s for _, s in RUNTIME.values()]),
         "static": around(np.zeros(n), 1.0),
         **{
@@ -180,7 +195,7 @@ def blocks(problem: Problem) -> dict[str, Block]:
                 ("config", problem.configs),
             )
         },
-        "traffic": around(np.zeros((c, 2)), [[TRAFFIC.get(cls, 0.3)] * 2 for cls in CLASSES]),
+        "traffic": around(np.zeros((2, c, 2)), [[TRAFFIC.get(cls, 0.3)] * 2 for cls in CLASSES]),
         # Classes in float and in int8, of the years before the last.
         "era": around(np.zeros((len(ERAS) - 1, 2, c)), ERA_SPREAD),
     }  # fmt: skip
@@ -206,10 +221,13 @@ class Fit:
         self.indices = self._indices()
 
     def _at(self, block: str, *where: Any) -> np.ndarray:
-        """Positions of ``block[where]`` in the vector of all constants."""
+        """Positions of ``block[where]`` in the vector of all constants; -1 where an index is -1 (none)."""
         shape = self.blocks[block].start.shape
         first: int = self.blocks[block].slice.start
-        return first + np.ravel_multi_index(np.broadcast_arrays(*where), shape)
+        indices = np.broadcast_arrays(*where)
+        there = np.all([index >= 0 for index in indices], axis=0)
+        found = first + np.ravel_multi_index([np.maximum(index, 0) for index in indices], shape)
+        return np.where(there, found, -1)
 
     def _indices(self) -> dict[str, list[np.ndarray]]:
         """Term of the formula → positions of the constants that add up to it, for each cell (row × class)."""
@@ -217,13 +235,14 @@ class Fit:
         part, cls = problem.cell_part, problem.cell_class
         rows = {name: array[part] for name, array in problem.index.items()}
         library, path = rows["library"], rows["path"]
+        own = (library == LIBRARIES.index(EMULATED)).astype(int)
         named: dict[str, list[np.ndarray]] = {
             "efficiency": [
                 self._at("efficiency", cls, path), self._at("runtime_class", library, cls),
                 self._at("runtime_path", library, path), self._at("runtime_class_path", library, cls, path),
             ],
-            **{f"edge_{name}": [self._at("edges", cls, i), self._at("edges_path", path, i)] for i, name in enumerate(("input", "output", "position"))},
-            **{f"traffic_{name}": [self._at("traffic", cls, i)] for i, name in enumerate(("activations", "weights"))},
+            **{f"edge_{name}": [self._at("edges", own, cls, i), self._at("edges_path", own, path, i)] for i, name in enumerate(("input", "output", "position"))},
+            **{f"traffic_{name}": [self._at("traffic", own, cls, i)] for i, name in enumerate(("activations", "weights"))},
             "static": [self._at("static", library)],
         }  # fmt: skip
         in_order = problem.place_parts["in_order"][part] > 0
@@ -279,37 +298,72 @@ class Fit:
         )
         return logs.detach().numpy(), matrix.tocsr()
 
-    def solve(self, evaluations: int, weights: np.ndarray | None = None, rounds: int = 4) -> None:
+    def solve(
+        self, evaluations: int, weights: np.ndarray | None = None, rounds: int = 4, *, own: bool = True
+    ) -> None:
         """Maximum a posteriori with a robust loss (soft L1), rows weighted by ``weights`` (0 leaves one out).
 
-        Where a few may be far off (``TAILED``) the prior is Student's t: each round weighs its squares anew.
+        First from the published rows. Then what is XNNPACK's own (and the emulated runs') from its rows and the
+        emulated ones, with all that libraries share held: many emulated rows must not speak for other libraries.
+        ``own=False`` leaves that second step out.
         """
+        emulated = np.array([row.emulated for row in self.problem.rows])
+        chosen = np.ones(len(emulated)) if weights is None else weights
+        self._solve(evaluations, chosen * ~emulated, rounds, np.ones(len(self.values), dtype=bool))
+        if own and emulated.any():
+            of_library = np.array([row.library == EMULATED for row in self.problem.rows])
+            self._solve(evaluations, chosen * of_library, 1, self._own())
+
+    def _own(self) -> np.ndarray:
+        """Which constants are :data:`EMULATED`'s alone, or an emulated run's."""
+        own = np.zeros(len(self.values), dtype=bool)
+        library = LIBRARIES.index(EMULATED)
+        for name in ("edges", "edges_path", "traffic"):
+            own[self.blocks[name].slice] = (
+                np.arange(self.blocks[name].start.size) >= self.blocks[name].start.size // 2
+            )
+        for name in ("runtime_class", "runtime_path", "runtime_class_path"):
+            own[
+                self._at(name, library, *np.ogrid[tuple(slice(n) for n in self.blocks[name].start.shape[1:])])
+            ] = True
+        runs = [i for i, name in enumerate(self.problem.configs) if name.startswith("emulated ")]
+        own[self._at("config", np.array(runs)[:, None], np.arange(len(COMPONENTS)))] = True
+        return own
+
+    def _solve(self, evaluations: int, weights: np.ndarray, rounds: int, free: np.ndarray) -> None:
+        """Where a few may be far off (``TAILED``) the prior is Student's t: each round weighs its squares anew."""
         for _ in range(rounds):
             distance = (self.values - self.middle) / self.spread
             hold = np.ones(len(distance))
             for name in TAILED:
                 part = self.blocks[name].slice
                 hold[part] = (1 + 1 / TAIL) / (1 + distance[part] ** 2 / TAIL)
-            self._least_squares(max(3, evaluations // rounds), weights, np.sqrt(hold))
+            self._least_squares(max(3, evaluations // rounds), weights, np.sqrt(hold), free)
 
-    def _least_squares(self, evaluations: int, weights: np.ndarray | None, hold: np.ndarray) -> None:
+    def _least_squares(
+        self, evaluations: int, weights: np.ndarray, hold: np.ndarray, free: np.ndarray
+    ) -> None:
         from scipy.optimize import least_squares
 
         problem = self.problem
         observed = problem.observed
-        chosen = np.ones(len(observed)) if weights is None else weights
-        scale = np.sqrt(chosen) / problem.noise
+        scale = np.sqrt(weights) / problem.noise
         count = len(observed)
-        ridge = sparse.diags(hold, format="csr")
-        widen = sparse.diags(self.spread)
+        ridge = sparse.diags(hold[free], format="csr")
+        widen = sparse.diags(self.spread[free])
+
+        def values(z: np.ndarray) -> np.ndarray:
+            found = self.values.copy()
+            found[free] = self.middle[free] + self.spread[free] * z
+            return found
 
         def residuals(z: np.ndarray) -> np.ndarray:
-            logs, _ = self._evaluate(self.middle + self.spread * z, slopes=False)
-            return np.concatenate([(logs - observed) * scale, hold * z])
+            logs, _ = self._evaluate(values(z), slopes=False)
+            return np.concatenate([(logs - observed) * scale, hold[free] * z])
 
         def jacobian(z: np.ndarray) -> Any:
-            _, matrix = self._evaluate(self.middle + self.spread * z, slopes=True)
-            return sparse.vstack([sparse.diags(scale) @ matrix @ widen, ridge], format="csr")
+            _, matrix = self._evaluate(values(z), slopes=True)
+            return sparse.vstack([sparse.diags(scale) @ matrix[:, free] @ widen, ridge], format="csr")
 
         def loss(squares: np.ndarray) -> np.ndarray:
             """Soft L1 for the rows, squares for the prior."""
@@ -319,10 +373,10 @@ class Fit:
             return rho
 
         done = least_squares(
-            residuals, (self.values - self.middle) / self.spread, jac=jacobian, loss=loss, method="trf",
+            residuals, ((self.values - self.middle) / self.spread)[free], jac=jacobian, loss=loss, method="trf",
             tr_solver="lsmr", max_nfev=evaluations, ftol=1e-5, xtol=1e-6, gtol=1e-6,
         )  # fmt: skip
-        self.values = self.middle + self.spread * done.x
+        self.values = values(done.x)
 
     def forget(self, out: np.ndarray) -> None:
         """Put every constant that only the rows ``out`` tell of back to the middle of its prior."""

@@ -10,13 +10,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from cost_model_fit import LIBRARIES, RUNTIME, SHARED, Fit, Problem, blocks
+from cost_model_fit import EMULATED, LIBRARIES, RUNTIME, SHARED, Fit, Problem, blocks
 from published_rows import devices
 
 from edgeopt.cost_model import constants as constants_module
 from edgeopt.cost_model.analytic import CLASSES
-from edgeopt.cost_model.constants import COMPONENTS, Constants
+from edgeopt.cost_model.constants import ALL, COMPONENTS, Constants
 from edgeopt.cost_model.machine import PATH_NAMES, core_alias, core_kind
+
+_WAYS = (ALL, EMULATED)
 
 
 def constants_of(fit: Fit, bands: Mapping[str, tuple[float, float]]) -> Constants:
@@ -52,10 +54,16 @@ def _constants(
             for i, cls in enumerate(CLASSES)
         },
         edges={
-            **{cls: tuple(float(v) for v in values["edges"][i]) for i, cls in enumerate(CLASSES)},
-            **{path: tuple(float(v) for v in values["edges_path"][i]) for i, path in enumerate(PATH_NAMES)},
-        },  # type: ignore[arg-type]
-        traffic={cls: tuple(float(v) for v in values["traffic"][i]) for i, cls in enumerate(CLASSES)},  # type: ignore[misc]
+            name: {
+                **{cls: _floats(values["edges"][at, i]) for i, cls in enumerate(CLASSES)},
+                **{path: _floats(values["edges_path"][at, i]) for i, path in enumerate(PATH_NAMES)},
+            }
+            for at, name in enumerate(_WAYS)
+        },
+        traffic={
+            name: {cls: _floats(values["traffic"][at, i]) for i, cls in enumerate(CLASSES)}
+            for at, name in enumerate(_WAYS)
+        },
         shared={name: float(value) for name, value in zip(SHARED, values["shared"], strict=True)},
         runtimes=runtimes,
         cores=_cores(problem, values),
@@ -65,6 +73,10 @@ def _constants(
         },
         bands=dict(bands),
     )
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def _deviations(array: np.ndarray) -> dict[str, float]:

@@ -6,7 +6,8 @@ CSV (columns model, framework, precision, threads, device, soc, latency_ms, sour
 when it isn't given) isn't part of the repository. The fit is a maximum a posteriori estimate: logarithms of
 predicted over published latency with a robust loss, and a normal prior for every constant, wide for what all
 devices share, narrow for what one core, chip or run may deviate by (partial pooling). The slopes are
-PyTorch's, the least squares SciPy's. ``--write`` puts the constants into cost_model/fitted.json.
+PyTorch's, the least squares SciPy's. Rows of the emulator's cycle model (emulated_rows.py) join the published ones
+where XNNPACK has few. ``--write`` puts the constants into cost_model/fitted.json.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import cost_model_report as report
 import cost_model_validation as validation
 from cost_model_fit import Fit, Problem
 from cost_model_write import constants_of, prior_constants, write_constants
+from emulated_rows import emulated_rows
 from published_rows import sort_rows
 
 
@@ -45,11 +47,19 @@ def main() -> int:
     if given.csv is None:
         parser.error("give the CSV of published latencies, or set EDGEOPT_LATENCIES")
     rows, left_out = sort_rows(given.csv)
-    problem = Problem(rows)
-    print(f"{len(rows)} rows, {len(problem.chips)} chips, {len(problem.cores)} cores", file=sys.stderr)
+    emulated = emulated_rows()
+    problem = Problem([*rows, *emulated])
+    print(
+        f"{len(rows)} published rows, {len(emulated)} emulated ones, {len(problem.chips)} chips, {len(problem.cores)} cores",
+        file=sys.stderr,
+    )
     fit = Fit(problem)
     fit.solve(given.iterations)
-    print(f"fitted: {report.shares(fit.log_errors())}", file=sys.stderr)
+    errors = fit.log_errors()
+    print(
+        f"fitted: {report.shares(errors[: len(rows)])}; emulated: {report.shares(errors[len(rows) :])}",
+        file=sys.stderr,
+    )
     held = None
     if not given.no_validation:
         held = validation.validate(problem, fit, given.folds, given.jobs)
@@ -60,7 +70,10 @@ def main() -> int:
         if given.plot:
             report.plot(rows, held, given.plot)
     if given.write:
-        write_constants(constants_of(fit, report.bands(held)), report.provenance(rows, held))
+        write_constants(
+            constants_of(fit, report.bands(held)),
+            report.provenance(rows, held) | {"emulated_rows": len(emulated)},
+        )
     return 0
 
 

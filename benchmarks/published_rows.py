@@ -60,7 +60,7 @@ class Row:
     ``machine`` holds the clusters that the run was allowed to use; ``config`` names device, cores and threads:
     rows of one config differ in the model and the precision only; ``era`` the
     year of ncnn's benchmark; ``noise`` the spread of the logarithm of the latency, for what else it depends on;
-    ``kernels`` those of a file, where the row isn't of one of the architectures.
+    ``kernels`` those of a file, where the row isn't of one of the architectures; ``emulated`` that nobody published it.
     """
 
     library: str
@@ -78,6 +78,7 @@ class Row:
     era: str
     noise: float = NOISE
     kernels: tuple[Kernel, ...] = ()
+    emulated: bool = False
 
 
 @cache

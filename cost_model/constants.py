@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..errors import InputError
 from .analytic import CLASSES, GROUP_OF_CLASS, GROUPS
 from .machine import Machine, core_alias, core_kind
 
+ALL = "all"  # libraries without edges and traffic of their own
 # What is known of a core, a chip or a calibrated device: logarithms of factors on time.
 COMPONENTS = ("compute", "memory", "overhead", "fp16", "int8", *(f"group_{name}" for name in GROUPS))
 # Runtimes that share their kernels.
@@ -33,8 +34,9 @@ class Constants:
 
     Attributes:
         efficiency: class → path → share of the peak.
-        edges: class → (input, output, position); path → what is added to those.
-        traffic: class → (activations, weights): bytes that move for each byte of the tensors.
+        edges: kernel library (:data:`ALL` for those without an entry) → class → (input, output, position), and
+            path → what is added to those.
+        traffic: likewise → class → (activations, weights): bytes that move for each byte of the tensors.
         shared: the memory's and the overlap's constants; ``overlap_in_order`` and ``overlap_out_of_order``.
         runtimes: kernel library → ``class.<c>``, ``path.<p>``, ``class_path.<c>.<p>``, ``dispatch_cycles``,
             ``split``, ``wake_us``, ``parallel``, ``static`` (0 to 1).
@@ -45,8 +47,8 @@ class Constants:
     """
 
     efficiency: Mapping[str, Mapping[str, float]]
-    edges: Mapping[str, tuple[float, float, float]]
-    traffic: Mapping[str, tuple[float, float]]
+    edges: Mapping[str, Mapping[str, Sequence[float]]]
+    traffic: Mapping[str, Mapping[str, Sequence[float]]]
     shared: Mapping[str, float]
     runtimes: Mapping[str, Mapping[str, float]]
     cores: Mapping[str, Mapping[str, float]]
@@ -75,15 +77,15 @@ class Constants:
             ]
         )
 
-    def edge_columns(self, path: str) -> np.ndarray:
-        """(class, 3) array of the edges' logarithms on ``path``."""
-        return np.array([self.edges[name] for name in CLASSES]) + np.array(
-            self.edges.get(path, (0.0, 0.0, 0.0))
-        )
+    def edge_columns(self, library: str, path: str) -> np.ndarray:
+        """(class, 3) array of the edges' logarithms with the kernels of ``library`` on ``path``."""
+        edges = self.edges.get(library, self.edges[ALL])
+        return np.array([edges[name] for name in CLASSES]) + np.array(edges.get(path, (0.0, 0.0, 0.0)))
 
-    def traffic_columns(self) -> np.ndarray:
+    def traffic_columns(self, library: str) -> np.ndarray:
         """(class, 2) array: what is added to the logarithms of the bytes of activations and weights."""
-        return np.array([self.traffic[name] for name in CLASSES])
+        traffic = self.traffic.get(library, self.traffic[ALL])
+        return np.array([traffic[name] for name in CLASSES])
 
     def core_factors(self, core: str) -> Mapping[str, float]:
         """What is known of a core, else of the cores of its design, else of its instruction set."""
@@ -131,8 +133,8 @@ def load_constants(path: Path | None = None) -> Constants:
         data = json.loads(source.read_text(encoding="utf-8"))
         return Constants(
             efficiency=data["efficiency"],
-            edges={name: tuple(values) for name, values in data["edges"].items()},
-            traffic={name: tuple(values) for name, values in data["traffic"].items()},
+            edges=data["edges"],
+            traffic=data["traffic"],
             shared=data["shared"],
             runtimes=data["runtimes"],
             cores=data["cores"],

@@ -17,6 +17,7 @@ from .machine import Machine, core_table, machine_of
 if TYPE_CHECKING:
     from ..device_profiles import DeviceProfile
 
+_PARTS = ("compute", "memory", "dispatch", "total")
 _SHARED = ("l2_cycles", "llc_cycles", "dram_core", "dram_chip")
 
 
@@ -142,7 +143,22 @@ def _scaled(parts: Terms, factors: np.ndarray) -> Terms:
 def kernel_terms(
     kernels: Sequence[Kernel], machine: Machine, library: str, threads: int, constants: Constants
 ) -> tuple[Terms, list[str]]:
-    """The parts of each kernel's time (ms, arrays in order) and the instruction path it takes."""
+    """The parts of each kernel's time (ms, arrays in order) and the instruction path it takes.
+
+    Of a file that XNNPACK executes in part, the runtimes' own kernels use one thread, however many there are.
+    """
+    together, paths = _with_threads(kernels, machine, library, threads, constants)
+    own = np.array([kernel.delegate is None for kernel in kernels])
+    if threads == 1 or library != "xnnpack" or own.all():
+        return together, paths
+    alone, _ = _with_threads(kernels, machine, library, 1, constants)
+    parts = (np.where(own, getattr(alone, name), getattr(together, name)) for name in _PARTS)
+    return Terms(*parts), paths
+
+
+def _with_threads(
+    kernels: Sequence[Kernel], machine: Machine, library: str, threads: int, constants: Constants
+) -> tuple[Terms, list[str]]:
     place = place_of(machine, threads)
     core = machine.chosen(1)[0][0].core
     columns = work_of(kernels)
@@ -154,7 +170,7 @@ def kernel_terms(
     chosen = np.array(paths)
     parts = [
         np.select([chosen == path for path in found], [getattr(each, name) for each in found.values()])
-        for name in ("compute", "memory", "dispatch", "total")
+        for name in _PARTS
     ]
     return Terms(*parts), paths
 
@@ -164,7 +180,8 @@ def _on_path(
 ) -> Terms:
     runtime, shared = constants.runtimes[library], constants.shared
     compute, rest = device_factors(constants, machine, core, path=path)
-    edges, traffic = constants.edge_columns(path)[columns.cls], constants.traffic_columns()[columns.cls]
+    edges = constants.edge_columns(library, path)[columns.cls]
+    traffic = constants.traffic_columns(library)[columns.cls]
     overlap = "overlap_in_order" if place.in_order else "overlap_out_of_order"
     named = {
         "efficiency": constants.log_efficiency(library, path)[columns.cls],

@@ -139,7 +139,7 @@ def test_the_constants_that_ship_are_whole_and_say_where_they_come_from() -> Non
     for library in set(KERNELS_OF.values()):
         for path in PATH_NAMES:
             assert np.isfinite(constants.log_efficiency(library, path)).all()
-            assert np.isfinite(constants.edge_columns(path)).all()
+            assert np.isfinite(constants.edge_columns(library, path)).all()
     assert set(constants.efficiency) == set(CLASSES)
     for factors in (*constants.cores.values(), *(factors for _, factors in constants.chips.values())):
         assert set(factors) == set(COMPONENTS)
@@ -259,3 +259,12 @@ def test_a_fit_finds_what_made_the_latencies_and_predicts_what_it_never_saw(inve
     )  # fmt: skip
     assert found.grade == "transferred"
     assert found.latency_ms == pytest.approx(row.latency_ms, rel=0.25)
+
+
+def test_what_a_delegate_leaves_does_not_get_faster_by_threads() -> None:
+    taken = Kernel("taken", "linear", "fp32", macs=10**8, bytes_in=4e5, bytes_out=4e5, bytes_weights=4e6, in_channels=1000, out_channels=1000, spatial=100, delegate="XNNPACK")  # fmt: skip
+    left = replace(taken, name="left", delegate=None)
+    profile = load_profile("pixel7")
+    one, two = (predict([taken, left], profile, num_threads=count).kernels for count in (1, 2))
+    assert two[0].latency_ms < 0.7 * one[0].latency_ms
+    assert two[1].latency_ms == pytest.approx(one[1].latency_ms)
