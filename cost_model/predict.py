@@ -211,6 +211,8 @@ def _standing(machine: Machine, constants: Constants, runtime: str) -> tuple[str
     if machine.corrections is not None and machine.corrections.covers(runtime):
         return "calibrated", machine.corrections.basis, machine.corrections.band
     grade, basis, situation = _known(machine, constants)
+    if library_of(runtime, constants) == "xnnpack":
+        basis += ", with counts of XNNPACK's kernels on emulated cores"
     return grade, basis, constants.bands[situation]
 
 
