@@ -215,9 +215,10 @@ class Model:
             pass
 bench = Bench.__new__(Bench)
 bench.model, bench.inputs, bench.one_thread = Model(), [], True
-neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+busy = "print(1, flush=True)\\nwhile True: pass"
+neighbour = subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE)
 try:
-    time.sleep(0.3)
+    neighbour.stdout.readline()
     wall = time.perf_counter()
     times, broken = bench.slice(0.8, 8)
     wall = time.perf_counter() - wall
