@@ -7,7 +7,6 @@ ExecuTorch 1.5.1 and litert-torch 0.10.0: what each refuses stands in the docstr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .pooling_forms import max_over_bins, mean_of_all
 from .recurrent import recurrent_form
 
 _ATEN = torch.ops.aten
@@ -66,32 +66,6 @@ def _masked_assignment(node: torch.fx.Node) -> Form | None:
         return x.copy_(found) if in_place else found
 
     return form
-
-
-def _max_over_bins(node: torch.fx.Node) -> Form | None:
-    """Adaptive max pooling: neither format has it. Bin i covers floor(i·n/m) to ceil((i+1)·n/m)."""
-    if any(user.args[1] == 1 and user.users for user in node.users):
-        return None  # Someone reads the positions of the maxima.
-    height, width = node.args[1]  # type: ignore[misc]
-
-    def form(x: torch.Tensor) -> list[torch.Tensor]:
-        if x.shape[-2] % height == 0 and x.shape[-1] % width == 0:
-            kernel = (x.shape[-2] // height, x.shape[-1] // width)
-            found = functional.max_pool2d(x, kernel, kernel)
-        else:
-            found = _largest_of_bins(_largest_of_bins(x, -2, height), -1, width)
-        return [found]
-
-    return form
-
-
-def _largest_of_bins(x: torch.Tensor, dim: int, bins: int) -> torch.Tensor:
-    size = x.shape[dim]
-    parts = []
-    for index in range(bins):
-        start, end = index * size // bins, math.ceil((index + 1) * size / bins)
-        parts.append(x.narrow(dim, start, end - start).amax(dim, keepdim=True))
-    return torch.cat(parts, dim)
 
 
 def _sort_by_topk(node: torch.fx.Node) -> Form | None:
@@ -343,7 +317,8 @@ class _Rule:
 
 
 _MASK = _Rule(_masked_assignment, None, "an assignment through a mask is written as where")
-_BINS = _Rule(_max_over_bins, None, "adaptive max pooling is written as maxima over slices")
+_BINS = _Rule(max_over_bins, None, "adaptive max pooling is written as maxima over slices")
+_WHOLE = _Rule(mean_of_all, None, "average pooling over the whole image is written as a mean")
 _SORT = _Rule(_sort_by_topk, None, "sorting is written as topk of all elements")
 _TOPK = _Rule(_topk_by_positions, "tflite", "topk is written as positions and a gather")
 _NEAREST = _Rule(
@@ -375,6 +350,7 @@ _RULES: dict[Any, _Rule] = {
     _ATEN.index_put.default: _MASK,
     _ATEN.index_put_.default: _MASK,
     _ATEN.adaptive_max_pool2d.default: _BINS,
+    _ATEN.avg_pool2d.default: _WHOLE,
     _ATEN.sort.default: _SORT,
     _ATEN.argsort.default: replace(_SORT, find=_order_by_topk),
     _ATEN.topk.default: _TOPK,

@@ -54,7 +54,7 @@ _NEVER_DELEGATED = (
 )  # fmt: skip
 _FLOAT_ONLY = (
     "SOFTMAX", "HARD_SWISH", "GELU", "SQUARED_DIFFERENCE", "RSQRT", "SQRT", "SQUARE", "EXP", "LOG", "SIN", "COS",
-    "PRELU", "DIV", "MAXIMUM", "MINIMUM", "ABS", "NEG", "FLOOR", "CEIL", "AVERAGE_POOL_2D", "BATCH_MATMUL",
+    "PRELU", "DIV", "MAXIMUM", "MINIMUM", "ABS", "NEG", "FLOOR", "CEIL", "AVERAGE_POOL_2D",
 )  # fmt: skip
 
 
@@ -155,6 +155,12 @@ class _Graph:
     def dtype(self, index: int) -> str:
         name: str = self._names.dtype(self._tensors[index])
         return name
+
+    def zero_point(self, index: int) -> int:
+        """Of a tensor quantised as one; 0 where it isn't quantised."""
+        quantization = self._tensors[index].quantization
+        points = quantization.zeroPoint if quantization is not None else None
+        return int(points[0]) if points is not None and len(points) else 0
 
     def sizes(self, index: int) -> tuple[int, ...]:
         shape = self._tensors[index].shape
@@ -264,6 +270,9 @@ def _delegate(graph: _Graph, operator: Any, op: str) -> str | None:
     if data not in ("float32", "float16", "int8", "uint8"):
         return None
     if op in _FLOAT_ONLY and data in ("int8", "uint8"):
+        return None
+    # It multiplies int8 matrices where the second has zero point 0 only.
+    if op == "BATCH_MATMUL" and data in ("int8", "uint8") and graph.zero_point(int(operator.inputs[1])):
         return None
     # Float activations with 8-bit weights: the delegate has no such depthwise convolutions.
     hybrid = (

@@ -20,6 +20,13 @@ from .observers import ObserverName, activation_observer
 _ATEN = torch.ops.aten
 _CLAMPS = (_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu6.default, _ATEN.relu6_.default)
 _FUSING = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.linear.default)
+_PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default)
+# Operators that move values without changing them.
+_MOVING = (
+    _ATEN.transpose.int, _ATEN.permute.default, _ATEN.t.default, _ATEN.view.default, _ATEN.reshape.default,
+    _ATEN._unsafe_view.default, _ATEN.unsqueeze.default, _ATEN.squeeze.dim, _ATEN.expand.default,
+    _ATEN.contiguous.default, _ATEN.clone.default, _ATEN.flatten.using_ints, _ATEN.slice.Tensor,
+)  # fmt: skip
 _LAYERS_KEY = "edgeopt_quantized_layers"
 
 
@@ -104,6 +111,7 @@ def _quantizer_class() -> Any:
                 if node.name in self._keep_float:
                     node.meta.pop(Q_ANNOTATION_KEY, None)
             _range_behind_clamps(model, Q_ANNOTATION_KEY)
+            _no_zero_point_on_the_right(model, Q_ANNOTATION_KEY)
             model.meta[_LAYERS_KEY] = _recorded(model, Q_ANNOTATION_KEY)
             propagate_annotation(model)
             return model
@@ -123,6 +131,26 @@ def _range_behind_clamps(model: torch.fx.GraphModule, key: str) -> None:
         if annotation.output_qspec is not None and not annotation.output_qspec.is_dynamic:
             clamp.meta[key] = type(annotation)(output_qspec=annotation.output_qspec, _annotated=True)
             annotation.output_qspec = None
+
+
+def _no_zero_point_on_the_right(model: torch.fx.GraphModule, key: str) -> None:
+    """Quantise the second operand of a product of two activations symmetrically.
+
+    XNNPACK multiplies int8 matrices only where the second has zero point 0; LiteRT computes others itself, ten times
+    slower (attention's keys, usually).
+    """
+    for product in model.graph.nodes:
+        if product.target not in _PRODUCTS:
+            continue
+        source = product.args[1]
+        while source.target in _MOVING and source.meta.get(key) is None:
+            source = source.args[0]
+        annotation = source.meta.get(key)
+        if annotation is None:
+            continue
+        spec: Any = annotation.output_qspec
+        if getattr(spec, "qscheme", None) == torch.per_tensor_affine and not spec.is_dynamic:
+            annotation.output_qspec = replace(spec, qscheme=torch.per_tensor_symmetric)
 
 
 def _recorded(model: torch.fx.GraphModule, key: str) -> tuple[QuantizedLayer, ...]:

@@ -295,6 +295,11 @@ def adaptive_max_pool_odd() -> nn.Module:
     return nn.AdaptiveMaxPool2d((3, 4))
 
 
+@odd("average_of_all", _image(1, 3, 7, 10))
+def average_of_all() -> nn.Module:
+    return nn.AvgPool2d(1280, ceil_mode=True)
+
+
 @odd("data_dependent_if", _image(1, 4))
 class DataDependentIf(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -169,6 +169,36 @@ def test_delegation_read_from_the_tables_is_what_litert_does(kernel_files: Path,
     assert {k.name: k.delegate for k in kernels} == {k.name: prepared[k.name] for k in kernels}
 
 
+@pytest.mark.slow
+def test_attention_in_int8_is_multiplied_by_the_delegate(tmp_path: Path) -> None:
+    """XNNPACK takes int8 products only where the second operand has zero point 0: keys far from zero had none."""
+    import edgeopt
+    from edgeopt.converters.file_report import inspect_file
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(32, 32) for _ in range(3))
+            self.k.bias = nn.Parameter(torch.full((32,), 2.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = (part(x).view(1, 24, 2, 16).transpose(1, 2) for part in (self.q, self.k, self.v))
+            return torch.softmax(q @ k.transpose(-2, -1) * 0.25, -1) @ v
+
+    torch.manual_seed(0)
+    x = torch.randn(1, 24, 32)
+    bundle = edgeopt.export(
+        Attention().eval(), profile="pixel7", formats=("tflite",), precision="int8-static", example_inputs=x,
+        calibration=[(x,)], output=tmp_path / "bundle",
+    )  # fmt: skip
+    (entry,) = bundle.artifacts
+    path = tmp_path / "bundle" / entry.file
+    products = [op for op in inspect_file(path).ops if op.op == "BATCH_MATMUL"]
+    assert len(products) == 2
+    assert {op.delegate for op in products} == {"XNNPACK"}
+    assert all(k.delegate for k in file_kernels(path) if k.op == "batch_matmul")
+
+
 def test_files_are_read_without_a_framework(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom edgeopt.converters.kernels import file_kernels\n"

@@ -71,6 +71,7 @@ def _assert_equal(before: Capture, program: torch.export.ExportedProgram, tolera
 FORMS = [
     ("masked_fill", None, "aten.index_put_.default", "aten.where.self"),
     ("adaptive_max_pool_odd", None, "aten.adaptive_max_pool2d.default", "aten.amax.default"),
+    ("average_of_all", None, "aten.avg_pool2d.default", "aten.mean.dim"),
     ("sort", None, "aten.sort.default", "aten.topk.default"),
     ("embedding_bag", None, "aten.embedding_bag.padding_idx", "aten.embedding.default"),
     ("affine_grid", None, "aten.affine_grid_generator.default", "aten.matmul.default"),
@@ -83,6 +84,15 @@ FORMS = [
     ("conv3d", "pte", "aten.conv3d.default", "aten.conv2d.default"),
     ("activations", "pte int8", "aten.hardsigmoid.default", "aten.clamp.default"),
 ]
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.AvgPool2d(3), nn.AvgPool2d(8, padding=1), nn.AvgPool2d(8, divisor_override=3), nn.AvgPool2d(7, 1)],
+)
+def test_other_average_pools_stay(pool: nn.Module) -> None:
+    before = _capture(pool, torch.randn(1, 3, 8, 8))
+    assert "aten.avg_pool2d.default" in _ops(rewrite_capture(before).program)
 
 
 @pytest.mark.parametrize(("name", "target", "gone", "instead"), FORMS, ids=[f[0] for f in FORMS])
