@@ -102,14 +102,20 @@ def test_a_students_gain_is_the_mean_of_its_seeds(taught: tuple[float, ...], hol
     assert verdict is holds
 
 
-def test_a_study_without_a_goal_is_shown_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page with text around its tables, in the place of docs/methods.md."""
     import methods_page
 
-    page = tmp_path / "methods.md"
-    page.write_text(f"{methods_page.BEGIN}\n{methods_page.END}\n")
-    monkeypatch.setattr(methods_page, "PAGE", page)
+    path = tmp_path / "methods.md"
+    path.write_text(f"before\n{methods_page.BEGIN}\nstale figures\n{methods_page.END}\nafter\n")
+    monkeypatch.setattr(methods_page, "PAGE", path)
+    return path
+
+
+def test_a_study_without_a_goal_is_shown_all_the_same(page: Path) -> None:
+    import methods_page
+
     cells = {("mnist", "students"): {"runs": {"2,000 images": [[0.75, 0.70], [0.74, 0.71]]}}}
     assert not judged(cells)
     methods_page.write(cells)
@@ -117,14 +123,9 @@ def test_a_study_without_a_goal_is_shown_all_the_same(
     assert row in page.read_text()
 
 
-def test_the_page_keeps_what_stands_around_the_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_keeps_what_stands_around_the_tables(page: Path) -> None:
     import methods_page
 
-    page = tmp_path / "methods.md"
-    page.write_text(f"before\n{methods_page.BEGIN}\nstale figures\n{methods_page.END}\nafter\n")
-    monkeypatch.setattr(methods_page, "PAGE", page)
     for _ in range(2):
         methods_page.write({("mnist", "fp32"): cell(0.98), ("mnist", "int8-static"): cell(0.979, 30)})
     text = page.read_text()
