@@ -148,3 +148,11 @@ def test_verdicts_need_both_sets_on_the_same_side() -> None:
 
 def test_one_round_tells_nothing() -> None:
     assert ratio_of_rounds([0.1]).excludes_equality(0.01) == 0
+
+
+def test_an_interval_of_equal_processes_holds_its_estimate() -> None:
+    from edgeopt.android_harness.sampling import median_interval
+
+    for value in (0.1, 0.3, 0.0517, 1.7):
+        interval = median_interval([[value] * 5] * 3)
+        assert interval is not None and interval[0] <= value <= interval[1]
