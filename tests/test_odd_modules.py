@@ -43,6 +43,7 @@ OUTCOMES: dict[str, dict[str, str]] = {
     "view_as_complex": REWRITTEN,
     "masked_fill": REWRITTEN,
     "adaptive_max_pool_odd": REWRITTEN,
+    "average_of_all": REWRITTEN,
     "sort": REWRITTEN,
     "conv_transpose": {"pte": "works", "tflite": "rewritten"},
     "interpolate_nearest_odd": {"pte": "works", "tflite": "rewritten"},
