@@ -27,6 +27,12 @@ _MOVING = (
     _ATEN._unsafe_view.default, _ATEN.unsqueeze.default, _ATEN.squeeze.dim, _ATEN.expand.default,
     _ATEN.contiguous.default, _ATEN.clone.default, _ATEN.flatten.using_ints, _ATEN.slice.Tensor,
 )  # fmt: skip
+# Scale and zero point that LiteRT's own kernels want of these operators' int8 results, and refuse to run without.
+_FIXED = {
+    _ATEN.sigmoid.default: (1 / 256, -128), _ATEN.sigmoid_.default: (1 / 256, -128),
+    _ATEN.softmax.int: (1 / 256, -128), _ATEN._softmax.default: (1 / 256, -128),
+    _ATEN.tanh.default: (1 / 128, 0), _ATEN.tanh_.default: (1 / 128, 0),
+}  # fmt: skip
 _LAYERS_KEY = "edgeopt_quantized_layers"
 
 
@@ -106,12 +112,14 @@ def _quantizer_class() -> Any:
 
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             model = self._annotate_for_quantization_config(model)
+            _one_range_for_stacks(model, Q_ANNOTATION_KEY)
             for node in model.graph.nodes:
                 # Concatenations are annotated past every filter.
                 if node.name in self._keep_float:
                     node.meta.pop(Q_ANNOTATION_KEY, None)
             _range_behind_clamps(model, Q_ANNOTATION_KEY)
             _no_zero_point_on_the_right(model, Q_ANNOTATION_KEY)
+            _ranges_known_beforehand(model, Q_ANNOTATION_KEY)
             model.meta[_LAYERS_KEY] = _recorded(model, Q_ANNOTATION_KEY)
             propagate_annotation(model)
             return model
@@ -151,6 +159,60 @@ def _no_zero_point_on_the_right(model: torch.fx.GraphModule, key: str) -> None:
         spec: Any = annotation.output_qspec
         if getattr(spec, "qscheme", None) == torch.per_tensor_affine and not spec.is_dynamic:
             annotation.output_qspec = replace(spec, qscheme=torch.per_tensor_symmetric)
+
+
+def _one_range_for_stacks(model: torch.fx.GraphModule, key: str) -> None:
+    """Give all that is stacked one range, as XNNPACK's quantizer gives it to concatenations.
+
+    LiteRT joins int8 tensors of one scale only. Left alone it takes the first one's for all, which cuts off whatever
+    the others have beyond it: the states of an LSTM grow from step to step.
+    """
+    from torchao.quantization.pt2e.quantizer import SharedQuantizationSpec
+
+    for stack in model.graph.nodes:
+        if stack.target is not _ATEN.stack.default or stack.meta.get(key) is not None:
+            continue
+        parts = list(dict.fromkeys(stack.args[0]))
+        annotations = [_static_annotation(part, key) for part in parts]
+        found = next((a for a in annotations if a is not None), None)
+        if found is None or not stack.meta["val"].is_floating_point():
+            continue
+        shared = SharedQuantizationSpec((parts[0], stack))
+        specs = dict.fromkeys(parts[1:], shared)
+        stack.meta[key] = type(found)(
+            input_qspec_map={parts[0]: found.output_qspec, **specs}, output_qspec=shared, _annotated=True
+        )
+
+
+def _static_annotation(node: torch.fx.Node, key: str) -> Any:
+    """The annotation of what computes ``node``'s values, if they are quantised by a range from calibration."""
+    while node.target in _MOVING and node.meta.get(key) is None:
+        node = node.args[0]  # type: ignore[assignment]
+    annotation = node.meta.get(key)
+    spec = getattr(annotation, "output_qspec", None)
+    return annotation if hasattr(spec, "qscheme") and not spec.is_dynamic else None
+
+
+def _ranges_known_beforehand(model: torch.fx.GraphModule, key: str) -> None:
+    """Quantise what comes out of a sigmoid, softmax or tanh by the range it can have, where it is quantised at all."""
+    from torchao.quantization.pt2e.quantizer import FixedQParamsQuantizationSpec
+
+    for node in model.graph.nodes:
+        if node.target not in _FIXED or node.meta.get(key) is not None:
+            continue
+        readers = [user.meta.get(key) for user in node.users]
+        specs = [(a, a.input_qspec_map[node]) for a in readers if a is not None and node in a.input_qspec_map]
+        if not specs or any(getattr(spec, "is_dynamic", False) for _, spec in specs):
+            continue
+        scale, zero_point = _FIXED[node.target]
+        fixed = FixedQParamsQuantizationSpec(
+            torch.int8, scale, zero_point, quant_min=-128, quant_max=127, qscheme=torch.per_tensor_affine
+        )
+        for annotation, _ in specs:
+            if annotation.output_qspec is None or not hasattr(annotation.output_qspec, "edge_or_node"):
+                # What shares its range (a concatenation) is given the values once more, by its own.
+                annotation.input_qspec_map[node] = fixed
+        node.meta[key] = type(specs[0][0])(output_qspec=fixed, _annotated=True)
 
 
 def _recorded(model: torch.fx.GraphModule, key: str) -> tuple[QuantizedLayer, ...]:

@@ -84,7 +84,8 @@ def _equalize(config: Equalize, model: OptimizedModel, context: Context) -> Opti
         ranges = channel_ranges(program, [link.producer for link in links], samples)
     scaled, factors = _scaled(program, links, ranges, config.strength)
     if not factors:
-        return model
+        words = "evened out nothing: every layer's channels also go where no weights can make up for it"
+        return replace(model, changes=(*model.changes, words))
     _check_equal(program, scaled, model.capture.source.example)
     largest = max(float(torch.maximum(s, 1 / s).max()) for s in factors.values())
     words = f"evened out the channels of {len(factors)} layers by {config.by} (factors up to {largest:.3g})"

@@ -214,3 +214,76 @@ def test_a_fresh_process_runs_a_pte_with_an_int8_embedding(tmp_path: Path) -> No
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["ok"]
+
+
+class Growing(torch.nn.Module):
+    """Gated states that are put behind each other and grow thirtyfold from the first to the last, as an LSTM's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(16, 16) for _ in range(3)])
+        self.head = torch.nn.Linear(16, 5)
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        states = []
+        for size, layer in zip((0.1, 1.0, 3.0), self.layers, strict=True):
+            gates = layer(data) * size
+            states.append(torch.sigmoid(gates) * torch.tanh(gates))
+        logits: torch.Tensor = self.head(torch.stack(states, dim=1))
+        return logits
+
+
+def test_stacked_states_of_different_ranges_survive_static_int8_in_both_formats(tmp_path: Path) -> None:
+    data = [torch.randn(1, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(32)]
+    made = export(
+        Growing().eval(), profile="pixel7", formats=("pte", "tflite"), precision="int8-static",
+        example_inputs=data[0], calibration=data, output=tmp_path / "out",
+    )  # fmt: skip
+    snr = {artifact.format: artifact.parity[0]["snr_db"] for artifact in made.artifacts}
+    assert min(snr.values()) > 30 and abs(snr["pte"] - snr["tflite"]) < 3, snr
+
+
+def test_gates_in_int8_run_on_litert_without_xnnpack(tmp_path: Path) -> None:
+    """LiteRT's own kernels refuse a sigmoid whose result has another scale than 1/256."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    data = [torch.randn(1, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(32)]
+    made = export(
+        Growing().eval(), profile="pixel7", formats=("tflite",), precision="int8-static",
+        example_inputs=data[0], calibration=data, output=tmp_path / "out",
+    )  # fmt: skip
+    model = Interpreter(
+        str(made.path / "model.tflite"),
+        num_threads=1,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    model.allocate_tensors()
+    model.set_tensor(model.get_input_details()[0]["index"], data[0].numpy())
+    model.invoke()
+    found = torch.from_numpy(model.get_tensor(model.get_output_details()[0]["index"]))
+    wanted = Growing().eval()(data[0]).detach()
+    assert float((found - wanted).abs().max()) < 0.05 * float(wanted.abs().max())
+
+
+class Normalised(torch.nn.Module):
+    """What an encoder begins with: small numbers, made large by a normalisation over many channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(384, eps=1e-12)
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        normal: torch.Tensor = self.norm(2 * data)
+        return normal
+
+
+@pytest.mark.parametrize("size", [0.03, 100.0])
+def test_normalisations_of_a_float16_pte_are_added_up_in_float32(tmp_path: Path, size: float) -> None:
+    made = export(
+        Normalised().eval(), profile="pixel7", formats=("pte",), precision="fp16",
+        example_inputs=size * torch.randn(1, 48, 384, generator=torch.Generator().manual_seed(0)),
+        output=tmp_path / "out",
+    )  # fmt: skip
+    (artifact,) = made.artifacts
+    assert artifact.status == "verified" and artifact.parity[0]["snr_db"] > 55
