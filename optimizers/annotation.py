@@ -189,7 +189,7 @@ def _static_annotation(node: torch.fx.Node, key: str) -> Any:
     while node.target in _MOVING and node.meta.get(key) is None:
         node = node.args[0]  # type: ignore[assignment]
     annotation = node.meta.get(key)
-    spec = getattr(annotation, "output_qspec", None)
+    spec: Any = getattr(annotation, "output_qspec", None)
     return annotation if hasattr(spec, "qscheme") and not spec.is_dynamic else None
 
 
