@@ -20,6 +20,7 @@ from .observers import ObserverName, activation_observer
 _ATEN = torch.ops.aten
 _CLAMPS = (_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu6.default, _ATEN.relu6_.default)
 _FUSING = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.linear.default)
+_PADS = (_ATEN.pad.default, _ATEN.constant_pad_nd.default)
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default)
 # Operators that move values without changing them.
 _MOVING = (
@@ -66,7 +67,8 @@ def make_quantizer(
 
     Args:
         per_channel: one weight scale an output channel instead of one a tensor.
-        dynamic: activations quantised at run time; only linear layers are annotated.
+        dynamic: activations quantised at run time; only linear layers and convolutions without an activation are
+            annotated.
         qat: fake quantisation that trains, instead of observers.
         observer: how the range of an activation is found; not for ``dynamic`` and ``qat``.
         keep_float: names of operators (nodes of the captured graph) that stay in float.
@@ -117,6 +119,7 @@ def _quantizer_class() -> Any:
                 # Concatenations are annotated past every filter.
                 if node.name in self._keep_float:
                     node.meta.pop(Q_ANNOTATION_KEY, None)
+            _no_padded_input_at_run_time(model, Q_ANNOTATION_KEY)
             _range_behind_clamps(model, Q_ANNOTATION_KEY)
             _no_zero_point_on_the_right(model, Q_ANNOTATION_KEY)
             _ranges_known_beforehand(model, Q_ANNOTATION_KEY)
@@ -125,6 +128,17 @@ def _quantizer_class() -> Any:
             return model
 
     return EdgeQuantizer
+
+
+def _no_padded_input_at_run_time(model: torch.fx.GraphModule, key: str) -> None:
+    """Leave a convolution in float that would quantise what a padding gives at run time: XNNPACK refuses the shapes."""
+    for node in model.graph.nodes:
+        annotation = node.meta.get(key)
+        if node.target is not _ATEN.conv2d.default or annotation is None or node.args[0].target not in _PADS:
+            continue
+        spec = annotation.input_qspec_map.get(node.args[0])
+        if spec is not None and spec.is_dynamic:
+            del node.meta[key]
 
 
 def _range_behind_clamps(model: torch.fx.GraphModule, key: str) -> None:

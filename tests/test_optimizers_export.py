@@ -287,3 +287,17 @@ def test_normalisations_of_a_float16_pte_are_added_up_in_float32(tmp_path: Path,
     )  # fmt: skip
     (artifact,) = made.artifacts
     assert artifact.status == "verified" and artifact.parity[0]["snr_db"] > 55
+
+
+def test_dynamic_int8_runs_behind_a_padding(tmp_path: Path) -> None:
+    """TensorFlow's "same" padding, written out: EfficientNets begin with it."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.ZeroPad2d((0, 1, 0, 1)), torch.nn.Conv2d(3, 8, 3, 2), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(8, 4),
+    )  # fmt: skip
+    made = export(
+        model.eval(), profile="pixel7", formats=("pte",), precision="int8-dynamic",
+        example_inputs=torch.randn(1, 3, 16, 16), output=tmp_path / "out",
+    )  # fmt: skip
+    assert [artifact.status for artifact in made.artifacts] == ["verified"]
