@@ -40,8 +40,10 @@ EFFICIENCY = {
 PATH_SHARE = {"fp32": 1.0, "fp16": 0.8, "int8": 0.6, "dot": 0.4, "i8mm": 0.3}
 EDGE = 4.0  # channels or positions whose work is lost at the edges
 # Spread of the logarithms of bytes moved for each byte of activations and of weights; Winograd's and unrolled
-# convolutions make several of one.
+# convolutions make several of one. XNNPACK's copies read and write once: instructions counted on emulated cores,
+# which are all that is known of them, can't tell otherwise.
 TRAFFIC = {"conv_3x3": 0.6, "conv_other": 0.6}
+OWN_TRAFFIC = TRAFFIC | {"layout": 0.02}
 SHARED = {  # constant → (start, spread of its logarithm)
     "overlap_in_order": (1.0, 0.4), "overlap_out_of_order": (1.0, 0.4), "l2_cycles": (0.06, 0.6),
     "llc_cycles": (0.1, 0.6), "dram_core": (1.0, 0.5), "dram_chip": (1.5, 0.4),
@@ -195,7 +197,9 @@ def blocks(problem: Problem) -> dict[str, Block]:
                 ("config", problem.configs),
             )
         },
-        "traffic": around(np.zeros((2, c, 2)), [[TRAFFIC.get(cls, 0.3)] * 2 for cls in CLASSES]),
+        "traffic": around(
+            np.zeros((2, c, 2)), [[[t.get(cls, 0.3)] * 2 for cls in CLASSES] for t in (TRAFFIC, OWN_TRAFFIC)]
+        ),
         # Classes in float and in int8, of the years before the last.
         "era": around(np.zeros((len(ERAS) - 1, 2, c)), ERA_SPREAD),
     }  # fmt: skip
