@@ -216,7 +216,7 @@ def _plan_simple(
     constants: list[Shape], out: Shape,
 ) -> Kernel:  # fmt: skip
     stored = sum(shape.bytes for shape in constants)
-    if op == "embedding":
+    if op.startswith("embedding"):  # Of quantised tables too: embedding_byte, embedding_4bit.
         return simple(name, "embedding", [out], out)
     if op in _POOLING_OPS and reads:
         window = _integers(plan, values[1]) if len(values) > 1 else []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LEAST_NETWORKS = 5
 SHORT_MS = 0.05
-_NOISE = 0.03  # of a measured latency, and what the formula can't know (relative)
+_NOISE = 0.04  # of a measured latency, and what the formula can't know (relative)
 _TIMER_MS = 1e-3
 _STEPS = 40
 # Factors that are learned → standard deviation of the logarithm before anything is measured.
