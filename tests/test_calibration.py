@@ -194,6 +194,7 @@ def test_operators_of_all_readers_fall_into_the_same_families() -> None:
     assert family("logistic") == family("Sigmoid") == family("sigmoid")
     assert family("dequantize") == family("Convert")
     assert family("hard_swish") == family("hardswish") == family("HardSwish")
+    assert family("embedding_byte") == family("embedding") == family("gather") == "embedding"
     assert family("add") == family("Multiply") == family("") == "plain"
     assert operator_of(conv(8, 8, 8, 3)) == "plain"
 
