@@ -26,7 +26,8 @@ _SAME_KERNELS = {"tflite_runtime": "litert"}
 # None for any shape, else in units of _LENGTHS). The wide ones learn how the formula bends wrongly over all sizes.
 # Letters: c class, o operator, r runtime, a arithmetic, w who executes, t one thread or more. Chosen among 29 such
 # by marginal likelihood (type II, Rasmussen and Williams 2006, chapter 5) of 1,008 latencies of the suite on an x86
-# host; networks outside the suite had no part in it.
+# host. Of two sets that it left level, this one predicts the suite's left-out networks better, and the nine of
+# benchmarks/calibration_models.py by two points: they were seen when it was taken.
 COMPONENTS: tuple[tuple[str, float, float | None], ...] = (
     ("", 0.72, None),
     ("c", 0.21, None),
