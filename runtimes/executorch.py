@@ -6,7 +6,8 @@ import contextlib
 import re
 import time
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,20 @@ def version() -> str:
 
 def preload() -> None:
     """Import what the runtime needs, so that loading a file can be timed alone."""
-    import executorch.extension.pybindings.portable_lib  # noqa: F401
+    _bindings()
+
+
+def _bindings() -> Any:
+    """The C++ runtime's Python module, without what its public face ``portable_lib`` imports for one class of
+    warnings: the whole exporter, twice as slow to load as torch. Where OpenVINO is installed, the public face
+    says where its library lies."""
+    if find_spec("openvino") is None:
+        # The module is linked against torch's libraries and needs them loaded.
+        import torch  # noqa: F401
+
+        with contextlib.suppress(ImportError):
+            return import_module("executorch.extension.pybindings._C")
+    return import_module("executorch.extension.pybindings.portable_lib")
 
 
 def open_model(path: Path, *, num_threads: int = 1, use_xnnpack: bool = True) -> LoadedModel:
@@ -73,17 +87,18 @@ class ExecutorchModel(LoadedModel):
         facts = read_pte(path)
         try:
             import torch
-            from executorch.extension.pybindings import portable_lib
+
+            bindings = _bindings()
         except ImportError as error:
             raise EdgeoptError(f"ExecuTorch is not installed ({error}): pip install executorch.") from error
-        _set_threads(portable_lib, num_threads)
+        _set_threads(bindings, num_threads)
         self._torch = torch
         self.planned_bytes = facts.planned_bytes
         options: dict[str, Any] = {"enable_etdump": True} if etdump else {}
         try:
             try:
                 started = time.perf_counter()
-                self._load(portable_lib, facts.method, options)
+                self._load(bindings, facts.method, options)
             except RuntimeError as error:
                 if _code(error) != _LACKS_OPERATOR:
                     raise
@@ -91,7 +106,7 @@ class ExecutorchModel(LoadedModel):
                 import executorch.kernels.quantized  # noqa: F401
 
                 started = time.perf_counter()
-                self._load(portable_lib, facts.method, options)
+                self._load(bindings, facts.method, options)
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{path} can't be loaded by ExecuTorch: {_reason(error)}.") from error
         self.load_ms = (time.perf_counter() - started) * 1e3
@@ -106,9 +121,9 @@ class ExecutorchModel(LoadedModel):
         )
         self._held: list[Any] = []
 
-    def _load(self, portable_lib: Any, method: str, options: dict[str, Any]) -> None:
-        self._program = portable_lib._load_program(
-            str(self.path), program_verification=portable_lib.Verification.InternalConsistency, **options
+    def _load(self, bindings: Any, method: str, options: dict[str, Any]) -> None:
+        self._program = bindings._load_program(
+            str(self.path), program_verification=bindings.Verification.InternalConsistency, **options
         )
         self._method: Any = self._program.load_method(method)
 
@@ -159,16 +174,16 @@ class ExecutorchModel(LoadedModel):
         return value.detach().numpy().copy()
 
 
-def _set_threads(portable_lib: Any, num_threads: int) -> None:
+def _set_threads(bindings: Any, num_threads: int) -> None:
     # Resizing the pool while a program lives has crashed the process: allowed only before the first load.
     global _program_loaded  # noqa: PLW0603 - the thread pool is one per process
-    if portable_lib._threadpool_get_thread_count() != num_threads:
+    if bindings._threadpool_get_thread_count() != num_threads:
         if _program_loaded:
             raise EdgeoptError(
                 f"ExecuTorch's threads can't be changed to {num_threads} after a program was loaded: "
                 "use runtimes.run_isolated, which starts a fresh process."
             )
-        portable_lib._unsafe_reset_threadpool(num_threads)
+        bindings._unsafe_reset_threadpool(num_threads)
     _program_loaded = True
 
 

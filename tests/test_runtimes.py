@@ -70,6 +70,17 @@ def test_a_tflite_run_imports_no_torch(runnable: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_pte_run_imports_no_exporter(runnable: Path) -> None:
+    code = (
+        "import sys\nfrom edgeopt.runtimes import open_model\n"
+        f"print(open_model({str(runnable / 'two.pte')!r}).runtime)\n"
+        "print([name for name in sys.modules if name.startswith(('executorch.exir', 'torch._dynamo'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["executorch", "[]"], done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["pte", "tflite"])
 @pytest.mark.parametrize(
     ("batch", "words"),
