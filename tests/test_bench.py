@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from child_processes import wait_until_busy
 
 from edgeopt.cli.app import main
 from edgeopt.cli.measuring import numbers, xnnpack_wanted
@@ -193,7 +193,7 @@ def test_ctrl_c_leaves_partial_results_and_a_whole_store(runnable: Path, tmp_pat
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
-    time.sleep(15)  # loaded machines take seconds to start measuring; the run takes 60
+    wait_until_busy(child.pid, "measure_worker", 2.0)
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from child_processes import wait_until_busy
 
 from edgeopt.android_harness import measure as protocol
 from edgeopt.android_harness.conditions import Conditions, judge, snapshot
@@ -182,8 +182,10 @@ def test_a_sustained_run_keeps_the_pace_of_a_camera(runnable: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(runnable: Path) -> None:
     def interrupt() -> None:
-        time.sleep(12)  # a loaded machine takes seconds to start
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            wait_until_busy(os.getpid(), "measure_worker", 2.0)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     found = measure(runnable / "cnn.tflite", MeasureOptions(duration_s=60.0))
