@@ -178,11 +178,15 @@ class _ServerStandIn:
 
     def __enter__(self) -> int:
         self._socket = socket.create_server(("127.0.0.1", free_port()))
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         return int(self._socket.getsockname()[1])
 
     def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)  # closing alone leaves a thread that accepts waiting for ever
         self._socket.close()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
 
     def _serve(self) -> None:
         while True:

@@ -386,6 +386,25 @@ def test_equalising_reaches_linear_layers_behind_a_layer_normalisation() -> None
     assert made.figures["equalize"]["layers"] == ["layer_norm"]
 
 
+@pytest.mark.parametrize("by", ["activations", "weights"])
+def test_equalising_stops_where_no_weights_can_make_up_for_it_and_says_so(by: str) -> None:
+    """As all normalisations of BERT: a residual branch takes the same channels as the layer behind."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.a = nn.LayerNorm(64), nn.Linear(64, 64)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            found = self.norm(image.flatten(1))
+            return self.a(found) + found
+
+    torch.manual_seed(0)
+    made = apply(a_pass("equalize", by=by), model=Residual().eval(), training=None).model
+    assert made.changes[-1].startswith("evened out nothing: every layer's channels also go where no weights")
+    assert "equalize" not in made.figures
+
+
 @pytest.mark.slow
 def test_correcting_biases_puts_the_means_right() -> None:
     from edgeopt.optimizers.bias_correction import channel_means
