@@ -11,62 +11,18 @@ from typing import Any
 import optimizer_models as models
 import pytest
 import torch
+from optimizer_passes import a_pass, apply, module_of
 from torch import nn
 
 from edgeopt.errors import InputError
-from edgeopt.models.program import capture
-from edgeopt.models.source import SourceModel, load_source_model
-from edgeopt.optimization import optimize, train
-from edgeopt.optimizers.cleanup import FoldBatchNorm
-from edgeopt.optimizers.passes import Context, OptimizedModel, Optimizer
-from edgeopt.optimizers.quantization import QuantizeStatic
-from edgeopt.optimizers.recipe import Recipe, check_order
-from edgeopt.optimizers.registry import build, known_passes
-from edgeopt.optimizers.sensitivity import ProbeGraph
-from edgeopt.optimizers.training import load_training
-from edgeopt.planning import Optimized
+from edgeopt.optimization import optimize
+from edgeopt.optimizers.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
     torch.set_num_threads(1)
-
-
-def a_pass(name: str, **options: Any) -> Any:
-    return build(known_passes()[name], options)
-
-
-def source_of(model: nn.Module | None = None) -> SourceModel:
-    return load_source_model(model or models.net(), example_inputs=models.example_inputs(), name="net")
-
-
-def apply(
-    *passes: Any, model: nn.Module | None = None, training: Any = models.training, seed: int = 0
-) -> Optimized:
-    """A recipe carried out on the model, without conversion."""
-    source = source_of(model)
-    recipe = Recipe("test", passes, seed)
-    check_order(recipe, "test")
-    rows = load_training(source, training) if training is not None else None
-    samples = [(sample,) for sample in models.calibration()]
-    made, _ = train(recipe, source, capture(source), rows, None, samples, lambda what: None, use_cache=False)
-    return made
-
-
-def module_of(made: Optimized) -> nn.Module:
-    return made.model.capture.source.module.model
-
-
-def logits_of(made: Optimized) -> nn.Module:
-    """The captured program as a module of images and logits."""
-    graph = made.model.capture.program.module()
-
-    class Logits(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return torch.cat([next(iter(graph(row).values())) for row in images.split(1)])
-
-    return Logits()
 
 
 # structured pruning
@@ -308,128 +264,6 @@ def test_training_keeps_the_best_epoch_and_never_less_than_it_began_with() -> No
 def test_patience_stops_early() -> None:
     made = apply(a_pass("finetune", epochs=6, learning_rate=1.0, optimizer="sgd", patience=2))
     assert made.reports[0].details["epochs"] < 6
-
-
-# quantisation
-
-
-@pytest.mark.slow
-def test_training_in_int8_is_what_the_file_will_compute() -> None:
-    made = apply(a_pass("fold_batch_norm"), a_pass("qat", epochs=1))
-    assert made.model.precision == "int8-static"
-    assert made.model.prepared is not None and made.model.reference is not None
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
-
-    quantized = convert_pt2e(copy.deepcopy(made.model.prepared))
-    image = models.example_inputs()
-    with torch.no_grad():
-        found, wanted = quantized(image)["output"], made.model.reference(image)["output"]
-    assert torch.allclose(found, wanted, atol=0.1 * float(wanted.abs().max()))
-    assert {report.name for report in made.reports} == {"fold_batch_norm", "qat"}
-
-
-@pytest.mark.slow
-def test_training_in_int8_keeps_zeros() -> None:
-    made = apply(a_pass("sparsify", sparsity=0.5, epochs=1), a_pass("qat", epochs=1))
-    assert made.model.prepared is not None
-    state = made.model.prepared.state_dict()
-    held = [name for name in made.model.masks if name in state]
-    assert held
-    for name in held:
-        assert bool((state[name][made.model.masks[name] == 0] == 0).all())
-
-
-def quantized(model: nn.Module, *passes: Any) -> tuple[OptimizedModel, ProbeGraph]:
-    captured = capture(source_of(model))
-    samples = [(sample,) for sample in models.calibration()]
-    done = Optimizer(captured, Context(samples, lambda what: None)).run(Recipe("test", passes))
-    assert done.prepared is not None
-    return done, ProbeGraph(done.capture, done.prepared, samples[:8])
-
-
-@pytest.mark.slow
-def test_equalising_rescues_outlier_channels_and_changes_nothing_in_float() -> None:
-    plain, broken = quantized(models.outliers(), FoldBatchNorm(), QuantizeStatic())
-    for by in ("activations", "weights"):
-        made, probe = quantized(
-            models.outliers(), FoldBatchNorm(), a_pass("equalize", by=by), QuantizeStatic()
-        )
-        assert probe.snr_db() > broken.snr_db() + 6
-        image = models.example_inputs()
-        with torch.no_grad():
-            wanted = plain.capture.program.module()(image)["output"]
-            found = made.capture.program.module()(image)["output"]
-        assert torch.allclose(found, wanted, atol=1e-3 * float(wanted.abs().max()))
-        assert any("evened out the channels" in change for change in made.changes)
-
-
-@pytest.mark.slow
-def test_equalising_reaches_linear_layers_behind_a_layer_normalisation() -> None:
-    class Normed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm, self.a, self.b = nn.LayerNorm(64), nn.Linear(64, 32), nn.Linear(64, 32)
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            found = self.norm(image.flatten(1))
-            return self.a(found) + self.b(found)
-
-    torch.manual_seed(0)
-    model = Normed().eval()
-    with torch.no_grad():
-        model.norm.weight[3] = 200.0
-        model.a.weight[:, 3] /= 200
-        model.b.weight[:, 3] /= 200
-    _, broken = quantized(model, QuantizeStatic())
-    made, probe = quantized(model, a_pass("equalize"), QuantizeStatic())
-    assert probe.snr_db() > broken.snr_db() + 6
-    assert made.figures["equalize"]["layers"] == ["layer_norm"]
-
-
-@pytest.mark.parametrize("by", ["activations", "weights"])
-def test_equalising_stops_where_no_weights_can_make_up_for_it_and_says_so(by: str) -> None:
-    """As all normalisations of BERT: a residual branch takes the same channels as the layer behind."""
-
-    class Residual(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm, self.a = nn.LayerNorm(64), nn.Linear(64, 64)
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            found = self.norm(image.flatten(1))
-            return self.a(found) + found
-
-    torch.manual_seed(0)
-    made = apply(a_pass("equalize", by=by), model=Residual().eval(), training=None).model
-    assert made.changes[-1].startswith("evened out nothing: every layer's channels also go where no weights")
-    assert "equalize" not in made.figures
-
-
-@pytest.mark.slow
-def test_correcting_biases_puts_the_means_right() -> None:
-    from edgeopt.optimizers.bias_correction import channel_means
-
-    model = models.outliers(factor=60.0)
-    samples = [(sample,) for sample in models.calibration()[::4]]
-    shifts, wanted = [], None
-    for passes in ((), (a_pass("correct_bias", samples=16),)):
-        made, probe = quantized(model, FoldBatchNorm(), QuantizeStatic(observer="min-max"), *passes)
-        if wanted is None:
-            wanted = channel_means(probe, ["linear"], samples, quantized=False)["linear"]
-        found = channel_means(probe, ["linear"], samples, quantized=True)["linear"]
-        shifts.append(float((wanted - found).abs().mean()))
-    assert any("corrected the biases of 5 layers" in change for change in made.changes)
-    assert shifts[1] < 0.2 * shifts[0]
-    before, after = made.figures["correct_bias"]["snr_db"]
-    assert after > before
-
-
-def test_mixed_in_a_recipe_that_trains_is_reported() -> None:
-    """A graph pass that leaves figures once broke the report of a recipe that also trains."""
-    made = apply(a_pass("finetune", epochs=1), a_pass("quantize_mixed"))
-    assert [report.name for report in made.reports] == ["finetune", "quantize_mixed"]
-    assert made.model.precision == "mixed"
-    assert json.dumps(made.to_dict())
 
 
 # what recipes refuse
