@@ -9,29 +9,22 @@ import platform
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from device_benches import QUICK, QUICKEST, Phones, assert_clean, bench, latencies
 from device_daemon import Faults
 from device_fixtures import Phone
 from device_standins import BATTERY, THERMAL, fake_payload
 
 from edgeopt.android_harness import lease as leases
 from edgeopt.android_harness.device_session import DeviceSession
-from edgeopt.android_harness.measure import MeasureOptions
 from edgeopt.device_profiles import DeviceProfile, load_profile
 from edgeopt.errors import EdgeoptError
 from edgeopt.results.artifacts import Artifact
-from edgeopt.results.bench import BenchResult
 from edgeopt.results.device_bench import DeviceBenchOptions, bench_on_devices
 
-Phones = Callable[..., Phone]
-QUICK = MeasureOptions(processes=2, max_time_s=0.1, num_runs=8)
-QUICKEST = replace(QUICK, processes=1)
 RUNS_A_FILE = 2  # shell lines with the runner under QUICKEST: the first process and a timed one
 
 
@@ -49,35 +42,6 @@ def files(tmp_path: Path) -> list[Artifact]:
 def taken_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in on x86 is found out and not timed; these tests need the timed road, so they hide it."""
     monkeypatch.setattr("edgeopt.android_harness.device_facts._emulation", lambda *facts: None)
-
-
-def bench(
-    phones: Sequence[Phone],
-    files: Sequence[Artifact],
-    folder: Path,
-    body: str = "",
-    measure: MeasureOptions = QUICK,
-    **options: object,
-) -> tuple[BenchResult, list[str]]:
-    payload = fake_payload(folder, body)
-    settings = {"recover_s": 8.0, "wait_s": 5.0, "timeout_s": 10.0, **options}
-    chosen = DeviceBenchOptions(make_payload=lambda runtime: payload, compare_with_host=False, **settings)  # type: ignore[arg-type]
-    options = replace(measure, inputs=folder / "inputs.npz")
-    np.savez(folder / "inputs.npz", image=np.zeros((1, 4), np.float32))
-    return bench_on_devices([phone.target() for phone in phones], files, options, chosen)
-
-
-def assert_clean(phone: Phone) -> None:
-    """No file of ours is left, and after a moment no process works there."""
-    assert phone.device.leftovers() == []
-    end = time.monotonic() + 5
-    while phone.device.processes() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert phone.device.processes() == []
-
-
-def latencies(result: BenchResult) -> list[str]:
-    return [record.artifact for record in result.run.records if record.metric == "latency_ms"]
 
 
 def test_a_quiet_run_gives_every_figure(phones: Phones, files: list[Artifact], tmp_path: Path) -> None:
