@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from device_fixtures import adb_server, phones, ssh_server  # noqa: F401 - fixtures of the device tests
+from keras_models import keras_folder, keras_python, trainings  # noqa: F401 - fixtures of the Keras tests
 from profile_files import user_folder  # noqa: F401 - a fixture of the profile tests
 
 
