@@ -111,6 +111,23 @@ class Basic(nn.Module):
         return torch.relu(self.second(torch.relu(self.first(x))) + self.short(x))
 
 
+class Deep(nn.Module):
+    """Bottlenecks of one width with grouped convolutions, one after the other, and a classifier."""
+
+    def __init__(self, width: int, blocks: int, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(blocks):
+            grouped = nn.Conv2d(width, width, 3, padding=1, groups=width // 8)
+            for layer in (nn.Conv2d(width, width, 1), grouped, nn.Conv2d(width, width, 1)):
+                layers += [layer, nn.ReLU()]
+        self.blocks, self.classify = nn.Sequential(*layers), nn.Linear(width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, width, H, W) → (1, classes)."""
+        return self.classify(self.blocks(x).mean((2, 3)))
+
+
 class Fire(nn.Module):
     """A squeeze layer and two expanding ones side by side."""
 

@@ -17,6 +17,7 @@ from torch import nn
 from .networks import (
     Activations,
     Basic,
+    Deep,
     Embeddings,
     Encoder,
     Fire,
@@ -34,7 +35,7 @@ from .networks import (
     linears_of,
 )
 
-VERSION = 3
+VERSION = 4
 
 Shape = tuple[int, ...]
 
@@ -68,7 +69,7 @@ def _two(shape: Shape) -> tuple[Shape, ...]:
 
 def suite() -> tuple[Carrier, ...]:
     """All networks, in the order in which they are measured."""
-    return (*_convolutions(), *_products(), *_light(), *_blocks())
+    return (*_convolutions(), *_products(), *_light(), *_blocks(), *_deep())
 
 
 def _convolutions() -> tuple[Carrier, ...]:
@@ -217,3 +218,13 @@ def _blocks() -> tuple[Carrier, ...]:
         Carrier("encoder_112", lambda: Encoder(160, 5, 512), ((1, 112, 160),)),
         Carrier("encoder_240", lambda: Encoder(72, 4, 144), ((4, 240, 72),)),
     )  # fmt: skip
+
+
+def _deep() -> tuple[Carrier, ...]:
+    # Weights of 9 to 19 MB: in a whole network they have left the inner caches until the next inference needs them.
+    return (
+        Carrier("deep_7", lambda: convs_of(((400, 480, 1, 1), (480, 400, 1, 1)) * 9), _image(400, 7)),
+        Carrier("deep_14", lambda: convs_of(((144, 144, 3, 1),) * 12), _image(144, 14)),
+        Carrier("deep_blocks", lambda: Deep(376, 14, 1000), _image(376, 7)),
+        Carrier("deep_linear", lambda: linears_of((1100,) * 5), ((1, 1100),)),
+    )
