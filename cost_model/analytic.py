@@ -172,10 +172,11 @@ def paths_of(place: Place, precision: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a kernel costs, ms: the parts and the whole."""
+    """What a kernel costs, ms: the parts and the whole; ``dram`` is the part of ``memory`` that comes from memory."""
 
     compute: Any
     memory: Any
+    dram: Any
     dispatch: Any
     total: Any
 
@@ -191,7 +192,8 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
             ``dram_core``, ``dram_chip``, ``dispatch_cycles``, ``split`` (of it, for each part of a grouped
             convolution), ``wake_us``, ``parallel``; and ``static``
             (0 to 1: how far work is shared out before it starts); and what is known of the device:
-            ``compute``, ``memory``, ``overhead``.
+            ``compute``, ``memory``, ``overhead``, and of a calibrated one ``dram``, on top of ``memory``, for what
+            comes from memory.
         exp: numpy's or torch's.
     """
     c = constants
@@ -216,13 +218,14 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
     nanoseconds = past_llc * (
         exp(c["dram_core"]) / place.stream_gb_s + exp(c["dram_chip"]) / place.bandwidth_gb_s
     )
-    memory = (inner / (place.ghz * 1e6) / speed + nanoseconds * 1e-6) * exp(c["memory"])
+    dram = nanoseconds * 1e-6 * exp(c["memory"] + c.get("dram", 0.0))
+    memory = inner / (place.ghz * 1e6) / speed * exp(c["memory"]) + dram
     dispatch = exp(c["dispatch_cycles"]) * (1 + exp(c["split"]) * work.splits) / (place.ghz * 1e6)
     waking = exp(c["wake_us"]) * 1e-3 * (place.threads - 1) / place.ghz
     overhead = (dispatch + waking) * exp(c["overhead"])
     power = 1 + exp(c["overlap"])
     total = (compute**power + memory**power) ** (1 / power) + overhead
-    return Terms(compute, memory, overhead, total)
+    return Terms(compute, memory, dram, overhead, total)
 
 
 def _spilled(size: Any, capacity: Any) -> Any:

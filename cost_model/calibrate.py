@@ -1,6 +1,6 @@
 """From latencies measured on a device to the corrections that its profile carries.
 
-Two steps. First the formula's own factors (compute, memory, overhead, families, and what a call costs) are
+Two steps. First the formula's own factors (compute, caches and memory, overhead, families, and what a call costs) are
 found by least squares with a prior, SciPy's. Then what is left is explained kernel by kernel: the
 corrections are a Gaussian process over kernels (:mod:`.corrections`), seen only through the sums that whole
 networks are; a few Gauss-Newton steps take care of the logarithm of a sum.
@@ -24,14 +24,17 @@ from .predict import kernel_terms
 
 if TYPE_CHECKING:
     from ..device_profiles import DeviceProfile
+    from .machine import Machine
 
 LEAST_NETWORKS = 5
 SHORT_MS = 0.05
 _NOISE = 0.04  # of a measured latency, and what the formula can't know (relative)
 _TIMER_MS = 1e-3
 _STEPS = 40
+# What others leave of the last-level cache (natural logarithms of a share), and how sure one is that it's all.
+_LLC, _LLC_PRIOR = (0.0, -0.35, -0.7, -1.05, -1.4), 0.7
 # Factors that are learned → standard deviation of the logarithm before anything is measured.
-_PRIORS = {"compute": 1.5, "memory": 0.7, "overhead": 1.5, "int8": 1.0} | {
+_PRIORS = {"compute": 1.5, "memory": 0.7, "dram": 0.7, "overhead": 1.5, "int8": 1.0} | {
     f"group_{name}": 0.4 for name in GROUPS
 }
 _CALL_MS, _CALL_PRIOR = 0.01, 1.0
@@ -111,11 +114,12 @@ def fit_device(
         if not (np.isfinite(each.ms) and each.ms > 0):
             raise InputError(f"{each.network} was measured at {each.ms} ms, which no inference can take.")
         check_kernels(each.kernels)
-    parts = _Parts.of(observations, profile.model_copy(update={"calibration": None}), constants)
-    factors, calls = _fit_factors(parts)
+    machine = machine_of(profile.model_copy(update={"calibration": None}))
+    uncalibrated = _Parts.of(observations, machine, constants)
+    parts, factors, calls = _fit_machine(uncalibrated, machine, constants)
     process = _Process.fit(parts, factors, calls)
     settings, anchors = process.table()
-    before = parts.measured - np.log(parts.sums(parts.totals({})))
+    before = parts.measured - np.log(uncalibrated.sums(uncalibrated.totals({})))
     return Fit(
         factors={name: round(value, 5) for name, value in factors.items()},
         call_ms={f"{runtime} {threads}": float(f"{ms:.4g}") for (runtime, threads), ms in calls.items()},
@@ -142,7 +146,8 @@ class _Parts:
     kernels: tuple[Kernel, ...]
     owner: np.ndarray
     compute: np.ndarray
-    memory: np.ndarray
+    caches: np.ndarray
+    dram: np.ndarray
     dispatch: np.ndarray
     group: np.ndarray
     int8: np.ndarray
@@ -150,10 +155,8 @@ class _Parts:
     measured: np.ndarray
 
     @classmethod
-    def of(
-        cls, observations: Sequence[Observation], profile: DeviceProfile, constants: Constants | None
-    ) -> _Parts:
-        learned, machine = constants or load_constants(), machine_of(profile)
+    def of(cls, observations: Sequence[Observation], machine: Machine, constants: Constants | None) -> _Parts:
+        learned = constants or load_constants()
         overlap = "in_order" if place_of(machine, 1).in_order else "out_of_order"
         columns: list[tuple[np.ndarray, ...]] = []
         for index, each in enumerate(observations):
@@ -166,16 +169,16 @@ class _Parts:
             ).codes[:, 0]
             narrow = np.array([path in ("int8", "dot", "i8mm") for path in paths])
             columns.append((
-                np.full(len(paths), index), found.compute, found.memory, found.dispatch,
+                np.full(len(paths), index), found.compute, found.memory - found.dram, found.dram, found.dispatch,
                 GROUP_OF_CLASS[classes], narrow,
             ))  # fmt: skip
-        owner, compute, memory, dispatch, group, int8 = (
+        owner, compute, caches, dram, dispatch, group, int8 = (
             np.concatenate(c) for c in zip(*columns, strict=True)
         )
         return cls(
             observations=tuple(observations),
             kernels=tuple(kernel for each in observations for kernel in each.kernels),
-            owner=owner, compute=compute, memory=memory, dispatch=dispatch, group=group, int8=int8,
+            owner=owner, compute=compute, caches=caches, dram=dram, dispatch=dispatch, group=group, int8=int8,
             power=1 + float(np.exp(learned.shared[f"overlap_{overlap}"])),
             measured=np.log(np.array([each.ms for each in observations])),
         )  # fmt: skip
@@ -185,7 +188,9 @@ class _Parts:
         groups = np.array([factors.get(f"group_{name}", 0.0) for name in GROUPS])
         scale = factors.get("compute", 0.0) + groups[self.group] + factors.get("int8", 0.0) * self.int8
         compute = self.compute * np.exp(scale)
-        memory = self.memory * np.exp(factors.get("memory", 0.0))
+        memory = (self.caches + self.dram * np.exp(factors.get("dram", 0.0))) * np.exp(
+            factors.get("memory", 0.0)
+        )
         both = (compute**self.power + memory**self.power) ** (1 / self.power)
         return both + self.dispatch * np.exp(factors.get("overhead", 0.0))
 
@@ -198,7 +203,24 @@ class _Parts:
         return np.array([calls.get((each.runtime, each.threads), 0.0) for each in self.observations])
 
 
-def _fit_factors(parts: _Parts) -> tuple[dict[str, float], dict[tuple[str, int], float]]:
+def _fit_machine(
+    parts: _Parts, machine: Machine, constants: Constants | None
+) -> tuple[_Parts, dict[str, float], dict[tuple[str, int], float]]:
+    """The parts with the share of the last-level cache that explains the latencies best, and their factors."""
+    best: tuple[float, _Parts, dict[str, float], dict[tuple[str, int], float]] | None = None
+    for share in _LLC if machine.llc_kib else _LLC[:1]:
+        if share:
+            parts = _Parts.of(parts.observations, machine.with_llc(share), constants)
+        factors, calls, cost = _fit_factors(parts)
+        cost += (share / _LLC_PRIOR) ** 2 / 2
+        if best is None or cost < best[0]:
+            best = cost, parts, factors | {"llc": share}, calls
+    assert best is not None
+    return best[1:]
+
+
+def _fit_factors(parts: _Parts) -> tuple[dict[str, float], dict[tuple[str, int], float], float]:
+    """(factors, what calls cost, how ill they fit)."""
     from scipy.optimize import least_squares
 
     names = list(_PRIORS)
@@ -216,7 +238,7 @@ def _fit_factors(parts: _Parts) -> tuple[dict[str, float], dict[tuple[str, int],
         return np.concatenate([(predicted - parts.measured) / 0.2, values / priors])
 
     found = least_squares(misfit, np.zeros(len(priors)), bounds=(-4.9, 4.9), loss="soft_l1", max_nfev=60)
-    return read(found.x)
+    return (*read(found.x), float(found.cost))
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Constants:
 def device_factors(
     constants: Constants, machine: Machine, core: str, *, path: str
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """What is known of core, chip and device for one path: (factor of each class, memory and overhead)."""
+    """What is known of core, chip and device for one path: (factor of each class, memory, dram and overhead)."""
     total = dict.fromkeys(COMPONENTS, 0.0)
     chip = constants.chip_factors(machine.chip)
     for source in (constants.core_factors(core), chip[1] if chip else {}, machine.factors):
@@ -118,7 +118,12 @@ def device_factors(
     if path in _INT8_PATHS:
         compute += total["int8"]
     groups = np.array([total[f"group_{name}"] for name in GROUPS])
-    return compute + groups[GROUP_OF_CLASS], {"memory": total["memory"], "overhead": total["overhead"]}
+    rest = {
+        "memory": total["memory"],
+        "dram": machine.factors.get("dram", 0.0),
+        "overhead": total["overhead"],
+    }
+    return compute + groups[GROUP_OF_CLASS], rest
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,10 @@ class Machine:
     factors: dict[str, float] = field(default_factory=dict)
     grade: str = "predicted"
     corrections: Corrections | None = None
+
+    def with_llc(self, share: float) -> Machine:
+        """The same with this much (natural logarithm of a share) of the cache behind the cores' own."""
+        return replace(self, llc_kib=self.llc_kib * math.exp(share))
 
     @property
     def total_cores(self) -> int:
@@ -197,9 +202,10 @@ def machine_of(profile: DeviceProfile | Machine) -> Machine:
     if profile.calibration is not None and stale_calibration(profile) is None:
         from .corrections import Corrections
 
+        factors = dict(profile.calibration.factors)
         machine = replace(
-            machine,
-            factors=dict(profile.calibration.factors),
+            machine.with_llc(factors.get("llc", 0.0)),
+            factors=factors,
             grade="calibrated",
             corrections=Corrections.of(profile.calibration),
         )

@@ -17,7 +17,7 @@ from .machine import Machine, core_table, machine_of
 if TYPE_CHECKING:
     from ..device_profiles import DeviceProfile
 
-_PARTS = ("compute", "memory", "dispatch", "total")
+_PARTS = ("compute", "memory", "dram", "dispatch", "total")
 _SHARED = ("l2_cycles", "llc_cycles", "dram_core", "dram_chip")
 
 
@@ -137,7 +137,7 @@ def predict(
 
 
 def _scaled(parts: Terms, factors: np.ndarray) -> Terms:
-    return Terms(*(part * factors for part in (parts.compute, parts.memory, parts.dispatch, parts.total)))
+    return Terms(*(getattr(parts, name) * factors for name in _PARTS))
 
 
 def kernel_terms(
@@ -198,7 +198,7 @@ def _on_path(
     }
     found = terms(columns, _At(place, place.peaks[path]), named, np.exp)
     dispatch = np.broadcast_to(found.dispatch, len(columns))
-    return Terms(found.compute, found.memory, dispatch, found.total)
+    return Terms(found.compute, found.memory, found.dram, dispatch, found.total)
 
 
 def _bound(parts: Terms, index: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from edgeopt.cli import main
 from edgeopt.cost_model import Kernel, predict
 from edgeopt.cost_model.calibrate import Fit, Observation, fit_device, share_within
 from edgeopt.cost_model.corrections import Corrections, operator_of
-from edgeopt.cost_model.machine import stale_calibration
+from edgeopt.cost_model.machine import machine_of, stale_calibration
 from edgeopt.device_profiles import DeviceProfile, load_profile
 from edgeopt.errors import InputError
 
@@ -118,6 +119,35 @@ def test_networks_never_seen_are_predicted_within_ten_percent(calibrated: Device
     before, after = errors_on(load_profile("pixel7"), unseen), errors_on(calibrated, unseen)
     assert share_within(before, 0.1) < 0.3
     assert share_within(after, 0.1) >= 0.9
+
+
+def chain(inputs: int, outputs: int, layers: int) -> tuple[Kernel, ...]:
+    """Pointwise convolutions of one position after the other: nearly all of their bytes are weights."""
+    return tuple(conv(*(inputs, outputs)[:: 1 if i % 2 else -1], 2, 1) for i in range(layers))
+
+
+def test_what_others_leave_of_the_caches_is_learned_from_large_networks() -> None:
+    pixel7 = load_profile("pixel7")
+    # A device with a third of the last-level cache that its data sheet tells and a third of the bandwidth.
+    truth = replace(machine_of(pixel7).with_llc(-1.05), factors={"dram": 1.1})
+
+    def timed(name: str, kernels: tuple[Kernel, ...], runtime: str, threads: int) -> Observation:
+        found = predict(kernels, truth, runtime=runtime, num_threads=threads)
+        return Observation(name, runtime, threads, kernels, found.latency_ms, 0.01)
+
+    networks = {f"n{seed}": network(seed) for seed in range(20)}
+    networks |= {
+        f"d{width}x{n}": chain(width, width + 64, n) for width, n in ((320, 6), (384, 12), (448, 16), (512, 24))
+    }
+    suite = [timed(name, kernels, *where) for name, kernels in networks.items() for where in SETTINGS]
+    fit = fit_device(suite, pixel7)
+    assert fit.factors["llc"] < 0 < fit.factors["dram"]
+    found = replace(machine_of(pixel7).with_llc(fit.factors["llc"]), factors=fit.factors)
+    for width, layers in ((352, 12), (416, 20)):
+        unseen = timed("unseen", chain(width, width + 48, layers), "litert", 1)
+        before = predict(unseen.kernels, pixel7, runtime="litert").latency_ms
+        after = predict(unseen.kernels, found, runtime="litert").latency_ms
+        assert abs(after / unseen.ms - 1) < 0.05 < abs(before / unseen.ms - 1)
 
 
 def test_a_written_profile_predicts_what_was_fitted(
