@@ -137,7 +137,8 @@ def test_what_others_leave_of_the_caches_is_learned_from_large_networks() -> Non
 
     networks = {f"n{seed}": network(seed) for seed in range(20)}
     networks |= {
-        f"d{width}x{n}": chain(width, width + 64, n) for width, n in ((320, 6), (384, 12), (448, 16), (512, 24))
+        f"d{width}x{n}": chain(width, width + 64, n)
+        for width, n in ((320, 6), (384, 12), (448, 16), (512, 24))
     }
     suite = [timed(name, kernels, *where) for name, kernels in networks.items() for where in SETTINGS]
     fit = fit_device(suite, pixel7)
