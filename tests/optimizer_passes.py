@@ -11,8 +11,10 @@ from torch import nn
 from edgeopt.models.program import capture
 from edgeopt.models.source import SourceModel, load_source_model
 from edgeopt.optimization import train
+from edgeopt.optimizers.passes import Context, OptimizedModel, Optimizer
 from edgeopt.optimizers.recipe import Recipe, check_order
 from edgeopt.optimizers.registry import build, known_passes
+from edgeopt.optimizers.sensitivity import ProbeGraph
 from edgeopt.optimizers.training import load_training
 from edgeopt.planning import Optimized
 
@@ -36,6 +38,15 @@ def apply(
     samples = [(sample,) for sample in models.calibration()]
     made, _ = train(recipe, source, capture(source), rows, None, samples, lambda what: None, use_cache=False)
     return made
+
+
+def quantized(model: nn.Module, *passes: Any) -> tuple[OptimizedModel, ProbeGraph]:
+    """The model after these passes, and its graph with quantisers that can be switched."""
+    captured = capture(source_of(model))
+    samples = [(sample,) for sample in models.calibration()]
+    done = Optimizer(captured, Context(samples, lambda what: None)).run(Recipe("test", passes))
+    assert done.prepared is not None
+    return done, ProbeGraph(done.capture, done.prepared, samples[:8])
 
 
 def module_of(made: Optimized) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import Any
 import optimizer_models as models
 import pytest
 import torch
+from optimizer_passes import a_pass, quantized
 
 from edgeopt.cli import main
 
@@ -225,8 +226,6 @@ def test_mixed_by_hand_matches_what_analyze_says(capsys: pytest.CaptureFixture[s
     """The layers that analyze puts first are among those that mixed keeps in float."""
     code, text, _ = analyzed(capsys, "--json")
     layers: list[dict[str, Any]] = json.loads(text)["layers"]
-    from test_optimizers_passes import a_pass, quantized
-
     from edgeopt.optimizers.cleanup import FoldBatchNorm
 
     made, _ = quantized(models.outliers(), FoldBatchNorm(), a_pass("quantize_mixed"))

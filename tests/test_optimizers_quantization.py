@@ -5,20 +5,15 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import optimizer_models as models
 import pytest
 import torch
-from optimizer_passes import a_pass, apply, source_of
+from optimizer_passes import a_pass, apply, quantized
 from torch import nn
 
-from edgeopt.models.program import capture
 from edgeopt.optimizers.cleanup import FoldBatchNorm
-from edgeopt.optimizers.passes import Context, OptimizedModel, Optimizer
 from edgeopt.optimizers.quantization import QuantizeStatic
-from edgeopt.optimizers.recipe import Recipe
-from edgeopt.optimizers.sensitivity import ProbeGraph
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +46,6 @@ def test_training_in_int8_keeps_zeros() -> None:
     assert held
     for name in held:
         assert bool((state[name][made.model.masks[name] == 0] == 0).all())
-
-
-def quantized(model: nn.Module, *passes: Any) -> tuple[OptimizedModel, ProbeGraph]:
-    captured = capture(source_of(model))
-    samples = [(sample,) for sample in models.calibration()]
-    done = Optimizer(captured, Context(samples, lambda what: None)).run(Recipe("test", passes))
-    assert done.prepared is not None
-    return done, ProbeGraph(done.capture, done.prepared, samples[:8])
 
 
 @pytest.mark.slow
