@@ -120,6 +120,7 @@ def device_factors(
     groups = np.array([total[f"group_{name}"] for name in GROUPS])
     rest = {
         "memory": total["memory"],
+        # Published latencies don't tell memory from caches; a calibration with large networks does.
         "dram": machine.factors.get("dram", 0.0),
         "overhead": total["overhead"],
     }

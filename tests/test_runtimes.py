@@ -57,6 +57,12 @@ def test_specs_tell_names_shapes_and_dtypes(runnable: Path) -> None:
     model.close()
 
 
+def printed(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 @pytest.mark.slow
 def test_a_tflite_run_imports_no_torch(runnable: Path) -> None:
     code = (
@@ -65,8 +71,7 @@ def test_a_tflite_run_imports_no_torch(runnable: Path) -> None:
         "m.run([np.zeros((1, 3, 112, 112), np.float32)])\n"
         "print([n for n in ('torch', 'executorch', 'tensorflow', 'pydantic', 'sqlalchemy') if n in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert printed(code) == "[]"
 
 
 @pytest.mark.slow
@@ -76,8 +81,7 @@ def test_a_pte_run_imports_no_exporter(runnable: Path) -> None:
         f"print(open_model({str(runnable / 'two.pte')!r}).runtime)\n"
         "print([name for name in sys.modules if name.startswith(('executorch.exir', 'torch._dynamo'))])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["executorch", "[]"], done.stdout
+    assert printed(code).splitlines() == ["executorch", "[]"]
 
 
 @pytest.mark.slow
@@ -210,8 +214,7 @@ def test_executorch_threads_are_set_once_a_process(runnable: Path) -> None:
         f"f = {str(runnable / 'two.pte')!r}\nopen_model(f, num_threads=2); open_model(f, num_threads=2)\n"
         "try: open_model(f, num_threads=1)\nexcept EdgeoptError as e: print(e)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "can't be changed to 1" in done.stdout
+    assert "can't be changed to 1" in printed(code)
 
 
 def test_unknown_runtimes_and_thread_counts_are_refused(tmp_path: Path) -> None:
