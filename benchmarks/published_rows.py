@@ -248,7 +248,7 @@ def _row(line: dict[str, str], run: _Run | None) -> Row | str:
         allowed = _known_to(run.era, allowed)
     entry = devices()[line["device"]]
     # What ncnn calls float is fp16 storage on Arm; elsewhere it computes and stores float32.
-    if library == "ncnn" and precision == "fp16" and not _is_arm(entry):
+    if library == "ncnn" and precision == "fp16" and not (_is_arm(entry) or entry.get("stores_fp16")):
         precision = "fp32"
     source = re.search(r"@(\w+)", line["source"])
     place = f"run {run.number}" if run else source[1] if source else ""
