@@ -82,6 +82,9 @@ class Problem:
         self.kinds = sorted({core_kind(core) for core in self.cores})
         self.observed = np.log([row.latency_ms for row in rows])
         self.noise = np.array([row.noise for row in rows])
+        self.unequal = [
+            i for i, row in enumerate(rows) if len({c.core for c, _ in row.machine.chosen(row.threads)}) > 1
+        ]
         columns: dict[str, list[Any]] = {}
         places: dict[str, list[float]] = {}
         index: dict[str, list[int]] = {}
@@ -223,6 +226,11 @@ class Fit:
         self.spread = np.concatenate([block.spread.ravel() for block in self.blocks.values()])
         self.values = self.middle.copy() if start is None else start.copy()
         self.indices = self._indices()
+        self.flat = SimpleNamespace(**vars(problem.flat))
+        self.flat.speed_sum, self.flat.speed_min = (
+            problem.flat.speed_sum.clone(),
+            problem.flat.speed_min.clone(),
+        )
 
     def _at(self, block: str, *where: Any) -> np.ndarray:
         """Positions of ``block[where]`` in the vector of all constants; -1 where an index is -1 (none)."""
@@ -271,6 +279,28 @@ class Fit:
         named["compute"].append(np.where(early, era, -1))
         return named
 
+    def _share_out(self) -> None:
+        """Give unequal cores the shares of the work that their compute, as known by now, makes of it."""
+        problem, found = self.problem, self.unpack()
+        compute = COMPONENTS.index("compute")
+
+        def slower(core: str) -> float:
+            total = 0.0
+            for level, names, name in (
+                ("kind", problem.kinds, core_kind(core)), ("alias", problem.aliases, core_alias(core)),
+                ("core", problem.cores, core),
+            ):  # fmt: skip
+                if name in names:
+                    total += float(found[level][names.index(name), compute])
+            return total
+
+        for number in problem.unequal:
+            row = problem.rows[number]
+            place = place_of(row.machine, row.threads, slower)
+            mine = problem.row == number
+            self.flat.speed_sum[mine] = place.speed_sum
+            self.flat.speed_min[mine] = place.speed_min
+
     def _evaluate(self, values: np.ndarray, *, slopes: bool) -> tuple[np.ndarray, Any]:
         """Logarithm of each row's predicted latency; its slopes as a sparse matrix."""
         problem = self.problem
@@ -281,7 +311,7 @@ class Fit:
             columns[name] = torch.tensor(total, requires_grad=slopes)
         named = {name: column[problem.cell] for name, column in columns.items()}
         named["static"] = torch.sigmoid(named["static"])
-        total = terms(problem.work, problem.flat, named, torch.exp).total * problem.work.count
+        total = terms(problem.work, self.flat, named, torch.exp).total * problem.work.count
         summed = torch.zeros(len(problem.rows), dtype=total.dtype).index_add(0, problem.row, total)
         logs = torch.log(summed)
         if not slopes:
@@ -337,6 +367,7 @@ class Fit:
     def _solve(self, evaluations: int, weights: np.ndarray, rounds: int, free: np.ndarray) -> None:
         """Where a few may be far off (``TAILED``) the prior is Student's t: each round weighs its squares anew."""
         for _ in range(rounds):
+            self._share_out()
             distance = (self.values - self.middle) / self.spread
             hold = np.ones(len(distance))
             for name in TAILED:
@@ -394,6 +425,7 @@ class Fit:
     def log_errors(self, *, runs: bool = True) -> np.ndarray:
         """Logarithm of predicted over published of every row; ``runs=False`` leaves out what its run showed."""
         values = self.values.copy()
+        self._share_out()
         if not runs:
             values[self.blocks["config"].slice] = 0.0
         return self._evaluate(values, slopes=False)[0] - self.problem.observed

@@ -17,7 +17,8 @@ can never make an estimate faster.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +131,8 @@ class Place:
     """Where kernels run: figures of the chosen cores.
 
     ``speed_sum`` and ``speed_min`` are relative to one of the fastest cores: the sum over all threads, and
-    threads × the slowest (what static shares of work come to).
+    threads × the slowest (what static shares of work come to), by peak, clock and what is known of how much of
+    its peak each core reaches.
     """
 
     ghz: float
@@ -145,11 +147,19 @@ class Place:
     bandwidth_gb_s: float
 
 
-def place_of(machine: Machine, threads: int) -> Place:
-    """The :class:`Place` of ``threads`` threads on the fastest cores of ``machine``."""
+def place_of(machine: Machine, threads: int, compute: Callable[[str], float] | None = None) -> Place:
+    """The :class:`Place` of ``threads`` threads on the fastest cores of ``machine``.
+
+    ``compute``: core → logarithm of what its compute takes longer than its peak says.
+    """
     chosen = machine.chosen(threads)
     first: CoreCluster = chosen[0][0]
-    speeds = [cluster.speed / first.speed for cluster, take in chosen for _ in range(take)]
+    reached = {c.core: math.exp(-compute(c.core)) if compute else 1.0 for c, _ in chosen}
+    speeds = [
+        cluster.speed / first.speed * (reached[cluster.core] / reached[first.core])
+        for cluster, take in chosen
+        for _ in range(take)
+    ]
     l2 = sum(cluster.l2_kib * (1 if cluster.l2_shared else take) for cluster, take in chosen)
     return Place(
         ghz=first.mhz / 1e3,

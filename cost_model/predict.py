@@ -159,7 +159,7 @@ def kernel_terms(
 def _with_threads(
     kernels: Sequence[Kernel], machine: Machine, library: str, threads: int, constants: Constants
 ) -> tuple[Terms, list[str]]:
-    place = place_of(machine, threads)
+    place = place_of(machine, threads, lambda core: constants.core_factors(core).get("compute", 0.0))
     core = machine.chosen(1)[0][0].core
     columns = work_of(kernels)
     # A library computes a precision with the widest instructions that it finds, as in the fit.

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeopt.cost_model import Kernel, Machine, predict
-from edgeopt.cost_model.analytic import CLASSES
+from edgeopt.cost_model.analytic import CLASSES, place_of
 from edgeopt.cost_model.constants import COMPONENTS, KERNELS_OF, load_constants
 from edgeopt.cost_model.kernels import KINDS, MAC_KINDS
 from edgeopt.cost_model.machine import PATH_NAMES, cluster_of, core_table
@@ -259,6 +259,38 @@ def test_a_fit_finds_what_made_the_latencies_and_predicts_what_it_never_saw(inve
     )  # fmt: skip
     assert found.grade == "transferred"
     assert found.latency_ms == pytest.approx(row.latency_ms, rel=0.25)
+
+
+def test_unequal_cores_share_the_work_alike_in_the_fit_and_in_an_estimate(invented: Path) -> None:
+    from cost_model_fit import Fit, Problem
+    from cost_model_write import constants_of
+
+    rows, _ = published_rows.sort_rows(invented)
+    rows = [row for row in rows if row.architecture in ("mobilenet", "resnet18")]
+    mixed = [
+        replace(row, threads=row.machine.total_cores, config=f"{row.config} all")
+        for row in rows
+        if len(row.machine.clusters) > 1
+    ]
+    assert mixed
+    fit = Fit(Problem([*rows, *mixed]))
+    fit.solve(8)
+    learned = constants_of(fit, load_constants().bands)
+    expected = fit.log_errors(runs=False)[len(rows) :]
+    for row, error in zip(mixed, expected, strict=True):
+        found = predict(
+            architectures.kernels(row.architecture), row.machine, runtime="ncnn", precision="fp16",
+            num_threads=row.threads, constants=learned,
+        )  # fmt: skip
+        assert found.latency_ms == pytest.approx(row.latency_ms * math.exp(error), rel=1e-6)
+
+
+def test_cores_that_reach_more_of_their_peak_are_counted_for_more() -> None:
+    machine = published_rows.machine("Rockchip RK3588")
+    alike = place_of(machine, 8)
+    better = place_of(machine, 8, {"cortex-a76": 0.0, "cortex-a55": -0.5}.__getitem__)
+    assert better.speed_sum > alike.speed_sum and better.speed_min > alike.speed_min
+    assert place_of(machine, 4, {"cortex-a76": 0.3}.__getitem__) == place_of(machine, 4)
 
 
 def test_what_a_delegate_leaves_does_not_get_faster_by_threads() -> None:
