@@ -261,6 +261,21 @@ def test_a_fit_finds_what_made_the_latencies_and_predicts_what_it_never_saw(inve
     assert found.latency_ms == pytest.approx(row.latency_ms, rel=0.25)
 
 
+def test_a_device_may_lack_what_its_core_could_have(tmp_path: Path) -> None:
+    phone = published_rows.machine("Google Pixel 3")
+    assert all("fp16" in cluster.peaks and "dot" not in cluster.peaks for cluster in phone.clusters)
+    path = tmp_path / "latencies.csv"
+    label = "float (ncnn default fp16 storage/arith if hw allows)"
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            ["model", "framework", "precision", "threads", "device", "soc", "latency_ms", "source"]
+        )
+        for board in ("CVITEK SG2000", "VisionFive2 , JH7110"):
+            writer.writerow(["mobilenet", "ncnn (CPU)", label, 1, board, "", 99.0, "x"])
+    assert [row.precision for row in published_rows.read_rows(path)] == ["fp16", "fp32"]
+
+
 def test_unequal_cores_share_the_work_alike_in_the_fit_and_in_an_estimate(invented: Path) -> None:
     from cost_model_fit import Fit, Problem
     from cost_model_write import constants_of
