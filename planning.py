@@ -22,7 +22,7 @@ from .models.source import SourceModel, load_source_model
 from .models.workload import workload
 from .optimizers.choose import Choice, choose_recipe
 from .optimizers.cleanup import fold_batch_norm
-from .optimizers.cost import kernels_of
+from .optimizers.cost import kernels_of, stored_kernels
 from .optimizers.eager import PassReport
 from .optimizers.passes import OptimizedModel
 from .optimizers.precision import parse_precisions
@@ -137,12 +137,9 @@ def make_plan(
     captured = rewrite_capture(capture(source))
     choice = None
     if not named:
-        choice = choose_recipe(
-            target,
-            workload(captured.program),
-            calibrated=samples is not None,
-            kernels=_kernels(captured, formats),
-        )
+        kernels, stored = _kernels(captured, formats)
+        work = workload(captured.program)
+        choice = choose_recipe(target, work, calibrated=samples is not None, kernels=kernels, stored=stored)
         named = (choice.recipe,)
     findings = preflight(captured, formats)
     blocked = blocked_formats(findings, formats)
@@ -153,13 +150,19 @@ def make_plan(
     return Plan(source, captured, target, kept, named, choice, samples, findings, where, deployment, rows)
 
 
-def _kernels(captured: Capture, formats: Sequence[str]) -> dict[str, list[Kernel]]:
-    """Format -> the model's kernels; none where they can't be told, which leaves the choice to rules."""
+def _kernels(
+    captured: Capture, formats: Sequence[str]
+) -> tuple[dict[str, list[Kernel]], dict[str, list[Kernel]]]:
+    """Format -> the model's kernels as they run, and as a file stores them.
+
+    None where they can't be told, which leaves the choice to rules.
+    """
     try:
         program = fold_batch_norm(captured.program)[0]
-        return {name: kernels_of(program, name) for name in formats}
+        kernels = {name: kernels_of(program, name) for name in formats}
+        return kernels, {name: stored_kernels(program, each) for name, each in kernels.items()}
     except Exception:
-        return {}
+        return {}, {}
 
 
 def _training_data(source: SourceModel, given: Any, recipes: Sequence[Recipe]) -> TrainingData | None:

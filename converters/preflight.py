@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..models.findings import Finding
+from ..models.nodes import argument_of
 from ..models.program import Capture, module_path, source_line
 from ..models.state import changed_buffers, written_root
 from ..models.workload import workload
@@ -23,6 +24,7 @@ def preflight(capture: Capture, formats: Sequence[str]) -> list[Finding]:
     """Problems of the model that are known to stop or to spoil a format, each with its place."""
     findings = [*capture.source.findings, *capture.findings]
     findings += _dedupe(_node_findings(capture))
+    findings += _random_findings(capture)
     findings += _state_findings(capture, formats)
     findings += _recurrent_findings(capture, formats)
     if "tflite" in formats:
@@ -63,6 +65,30 @@ def _node_findings(capture: Capture) -> Iterator[Finding]:
 
 def _place(node: torch.fx.Node) -> dict[str, str | None]:
     return {"op": str(node.target), "module": module_path(node), "source": source_line(node)}
+
+
+def _random_findings(capture: Capture) -> list[Finding]:
+    """The first operator that draws random numbers: no file could be compared with such a model."""
+    for node in capture.program.graph.nodes:
+        if node.users and _draws(node):
+            dropout = argument_of(node, "train", argument_of(node, "training", None)) is not None
+            message = "forward draws random numbers, so its outputs are other ones each time"
+            suggestion = (
+                "give F.dropout training=self.training, or use nn.Dropout"
+                if dropout
+                else "take the noise as an input"
+            )
+            return [Finding("error", message, suggestion=suggestion, **_place(node))]
+    return []
+
+
+def _draws(node: torch.fx.Node) -> bool:
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    trains = argument_of(node, "train", argument_of(node, "training", True))
+    # Of dropout, of dropout in attention, and of dropout between recurrent layers; what has none of them always draws.
+    shares = [argument_of(node, name, None) for name in ("p", "dropout_p", "dropout")]
+    return bool(trains) and all(share is None or share != 0 for share in shares)
 
 
 def _state_findings(capture: Capture, formats: Sequence[str]) -> list[Finding]:

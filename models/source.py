@@ -234,15 +234,25 @@ def _instantiate(value: Any, arguments: dict[str, Any], origin: str) -> torch.nn
         return value.module()
     if not callable(value):
         raise InputError(
-            f"{origin} is a {type(value).__name__}, not a torch.nn.Module, a class of one, or a function that makes one."
+            f"{origin} is {_indefinite(value)}, not a torch.nn.Module, a class of one, or a function that makes one."
         )
     try:
         made = value(**arguments)
     except Exception as error:
         raise InputError(f"calling {origin} to make the model failed: {brief(error)}.") from error
     if not isinstance(made, torch.nn.Module):
-        raise InputError(f"{origin} made a {type(made).__name__}, not a torch.nn.Module.")
+        hint = (
+            ": return the model alone, its inputs belong in example_inputs()"
+            if isinstance(made, tuple)
+            else ""
+        )
+        raise InputError(f"{origin} made {_indefinite(made)}, not a torch.nn.Module{hint}.")
     return made
+
+
+def _indefinite(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _to_eval(module: torch.nn.Module) -> list[Finding]:

@@ -54,25 +54,30 @@ def choose_recipe(
     *,
     calibrated: bool,
     kernels: Mapping[str, Sequence[Kernel]] | None = None,
+    stored: Mapping[str, Sequence[Kernel]] | None = None,
 ) -> Choice:
     """The recipe that should pay on ``profile`` for a model of this kind.
 
     Args:
         calibrated: whether calibration data is at hand.
         kernels: format -> float32 kernels of the model; without them the rules about instruction sets decide.
+        stored: the same with the weights that a file holds, where they differ (``stored_kernels``).
     """
     if kernels:
         try:
-            return _by_prediction(profile, work, kernels, calibrated)
+            return _by_prediction(profile, work, kernels, stored or kernels, calibrated)
         except EdgeoptError:
             pass  # kernels that the cost model can't take: nothing to multiply, a runtime it doesn't know
     return _by_rules(profile, work, calibrated)
 
 
 def candidates(
-    profile: DeviceProfile, kernels: Mapping[str, Sequence[Kernel]], precisions: Sequence[str]
+    profile: DeviceProfile,
+    kernels: Mapping[str, Sequence[Kernel]],
+    precisions: Sequence[str],
+    stored: Mapping[str, Sequence[Kernel]] | None = None,
 ) -> list[Candidate]:
-    """Predicted time and size of each precision.
+    """Predicted time and size of each precision; ``stored`` as for :func:`choose_recipe`.
 
     Raises:
         EdgeoptError: kernels that the cost model can't take.
@@ -85,7 +90,7 @@ def candidates(
             estimate = predict(wanted, profile, runtime=RUNTIME_OF[name])
             energy = estimate_energy(estimate, profile)
             times.append(estimate.latency_ms)
-            sizes.append(weight_bytes(each, precision, name) / _MIB)
+            sizes.append(weight_bytes((stored or kernels)[name], precision, name) / _MIB)
             energies.append(None if energy is None else energy.dynamic_mj)
         known = [energy for energy in energies if energy is not None]
         mean = sum(known) / len(known) if known else None
@@ -94,14 +99,18 @@ def candidates(
 
 
 def _by_prediction(
-    profile: DeviceProfile, work: Workload, kernels: Mapping[str, Sequence[Kernel]], calibrated: bool
+    profile: DeviceProfile,
+    work: Workload,
+    kernels: Mapping[str, Sequence[Kernel]],
+    stored: Mapping[str, Sequence[Kernel]],
+    calibrated: bool,
 ) -> Choice:
     fragile = work.kind in ("transformer", "recurrent")
     # From the most exact to the least: where one isn't clearly faster than one before it, that one is taken.
     names = ["fp32", "fp16", "int8-dynamic"]
     if calibrated and not fragile:
         names.append("int8-static")
-    found = candidates(profile, kernels, names)
+    found = candidates(profile, kernels, names, stored)
     fitting, limit = _within(profile, found)
     chosen = fitting[0]
     for candidate in fitting[1:]:
@@ -139,10 +148,7 @@ def _within(profile: DeviceProfile, found: list[Candidate]) -> tuple[list[Candid
 
 def _times(profile: DeviceProfile, work: Workload, found: Sequence[Candidate]) -> str:
     each = ", ".join(f"{candidate.precision} {_ms(candidate.ms)}" for candidate in found)
-    return (
-        f"predicted on {profile.name} for {_article(work.kind)} model of {work.macs / 1e6:,.1f} M "
-        f"multiply-accumulates, one core: {each}"
-    )
+    return f"predicted on {profile.name} for {_a_model(work.kind)} of {_macs(work.macs)}, one core: {each}"
 
 
 def _why(
@@ -210,7 +216,7 @@ def _by_rules(profile: DeviceProfile, work: Workload, calibrated: bool) -> Choic
         else f"{core} has no float16 arithmetic, so float16 would save bytes and no time"
     )
     kind_reason = (
-        f"the model is a {work.kind} one ({work.macs / 1e6:,.1f} M multiply-accumulates)"
+        f"the model is a {work.kind} one ({_macs(work.macs)})"
         if work.macs
         else "the model multiplies no weights, so int8 would gain nothing"
     )
@@ -247,9 +253,16 @@ def _by_rules(profile: DeviceProfile, work: Workload, calibrated: bool) -> Choic
     return Choice(half, (kind_reason, half_reason if int8_isa else without), (float32,))
 
 
+def _macs(count: int) -> str:
+    number = f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count:,}"
+    return f"{number} multiply-accumulates"
+
+
 def _ms(value: float) -> str:
     return f"{value:.3g} ms"
 
 
-def _article(kind: str) -> str:
-    return ("an " if kind[0] in "aeiou" else "a ") + kind
+def _a_model(kind: str) -> str:
+    if kind == "other":
+        return "a model"
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} model"

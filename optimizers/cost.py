@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, cast
 
+import torch
 from torch.export import ExportedProgram
 
 from ..cost_model import Kernel, predict
 from ..cost_model.precisions import in_precision
 from ..device_profiles import DeviceProfile
 from ..models.kernels import program_kernels
+from ..models.nodes import op_name
+from ..models.workload import node_shape
 
 RUNTIME_OF = {"pte": "executorch", "tflite": "litert"}
 
@@ -21,6 +26,29 @@ _WEIGHTS_ALONE = {"int8-weights": 0.25, "int4-weights": 0.25, "w8a16": 0.25}
 def kernels_of(program: ExportedProgram, output_format: str) -> list[Kernel]:
     """The float32 kernels that the runtime of a format makes of a program; their names are its nodes."""
     return program_kernels(program, cast(Literal["pte", "tflite"], output_format))
+
+
+def stored_kernels(program: ExportedProgram, kernels: Sequence[Kernel]) -> list[Kernel]:
+    """The kernels with the weights that a file holds for them, not those that one run reads.
+
+    What several kernels read counts once (a recurrent layer's weights are read at every step), a table counts whole.
+    """
+    constants = {
+        spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name != "USER_INPUT"
+    }
+    seen: set[torch.fx.Node] = set()
+    weights: dict[str, float] = {}
+    for node in program.graph.nodes:
+        own = {each for each in node.all_input_nodes if each.op == "get_attr" or each.name in constants}
+        if own and own <= seen:
+            weights[node.name] = 0.0
+        elif op_name(node) == "embedding":
+            weights[node.name] = 4.0 * sum(math.prod(node_shape(each)) for each in own)
+        seen |= own
+    return [
+        replace(kernel, bytes_weights=weights.get(kernel.name.partition(".")[0], kernel.bytes_weights))
+        for kernel in kernels
+    ]
 
 
 def kernels_in(kernels: Sequence[Kernel], precision: str, output_format: str) -> list[Kernel]:
@@ -54,7 +82,7 @@ def predicted_node_ms(
 
 
 def weight_bytes(kernels: Sequence[Kernel], precision: str, output_format: str) -> float:
-    """About what the weights take in a file of this precision."""
+    """About what the weights of these (:func:`stored_kernels`) take in a file of this precision."""
     weights = sum(kernel.bytes_weights for kernel in kernels)
     if precision == "fp32":
         return weights

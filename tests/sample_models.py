@@ -113,6 +113,37 @@ def branching() -> nn.Module:
     return Branching().eval()
 
 
+class Noisy(nn.Module):
+    """Forgets training=self.training, so that its dropout stays on."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(image, 0.5)
+
+
+def noisy() -> nn.Module:
+    return Noisy()
+
+
+class Counting(nn.Module):
+    """Keeps its state where no capture finds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return image * self.calls
+
+
+def counting() -> nn.Module:
+    return Counting()
+
+
+def with_inputs() -> tuple[nn.Module, torch.Tensor]:
+    return net(), example_inputs()
+
+
 def lazy() -> nn.Module:
     return nn.LazyLinear(5)
 

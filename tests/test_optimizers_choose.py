@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgeopt import load_profile
+from edgeopt.converters.rewrites import rewrite_capture
 from edgeopt.cost_model import Kernel, predict
 from edgeopt.device_profiles.schema import Budgets, DeviceProfile
 from edgeopt.models.program import capture
@@ -17,7 +18,7 @@ from edgeopt.models.source import load_source_model
 from edgeopt.models.workload import Workload, workload
 from edgeopt.optimizers.choose import PAYS, Choice, candidates, choose_recipe
 from edgeopt.optimizers.cleanup import fold_batch_norm
-from edgeopt.optimizers.cost import kernels_in, kernels_of, predicted_node_ms, weight_bytes
+from edgeopt.optimizers.cost import kernels_in, kernels_of, predicted_node_ms, stored_kernels, weight_bytes
 from edgeopt.optimizers.mixed import float_costs
 from edgeopt.optimizers.sensitivity import LayerDamage
 
@@ -112,6 +113,39 @@ def test_a_size_budget_rules_out_what_is_too_large(digits: tuple[Kernels, Worklo
     assert "the size budget of" in made.reasons[1]
     impossible = profile.model_copy(update={"budgets": Budgets(size_mib=1e-6)})
     assert choice(digits, impossible).recipe.precision.startswith("int8")
+
+
+class Reads(nn.Module):
+    """A large table of which one row is read, and a recurrent layer whose weights are read at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(1000, 16)
+        self.rnn = nn.LSTM(16, 32, batch_first=True)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.rnn(self.table(ids))[0]
+
+
+def test_the_size_is_what_a_file_holds_not_what_a_run_reads() -> None:
+    model = Reads().eval()
+    captured = rewrite_capture(
+        capture(load_source_model(model, example_inputs=torch.zeros(1, 12, dtype=torch.int64), name="net"))
+    )
+    weights = 4 * sum(each.numel() for each in model.parameters())
+    for name in ("pte", "tflite"):
+        kernels = kernels_of(captured.program, name)
+        stored = stored_kernels(captured.program, kernels)
+        assert weight_bytes(stored, "fp32", name) == pytest.approx(weights, rel=0.02)
+        assert weight_bytes(stored, "int8-weights", name) == pytest.approx(weights / 4, rel=0.02)
+        (found,) = candidates(load_profile("pixel7"), {name: kernels}, ["fp32"], {name: stored})
+        assert found.size_mib == pytest.approx(weights / 2**20, rel=0.02)
+
+
+@pytest.mark.parametrize(("macs", "said"), [(96, "96 mult"), (47_120, "47,120 mult"), (2.1e6, "2.1 M mult")])
+def test_little_work_is_not_said_to_be_none(digits: tuple[Kernels, Workload], macs: float, said: str) -> None:
+    made = choice((digits[0], Workload(linear_macs=int(macs))), "pixel7")
+    assert f"a linear model of {said}" in made.reasons[0]
 
 
 def test_an_energy_goal_is_judged_by_predicted_time_and_power(digits: tuple[Kernels, Workload]) -> None:
