@@ -139,9 +139,10 @@ def artifact_warnings(item: MadeFile, size_budget_mib: float | None) -> list[str
         and computed is not None
         and computed < 0.5
     ):
+        share = f"only {computed:.1%}" if computed >= 0.0005 else "none"
         warnings.append(
-            f"only {computed:.0%} of the multiply-accumulates use int8; the rest expand their weights to float: "
-            "smaller, not faster"
+            f"{share} of the multiply-accumulates are computed in integers; the others expand their int8 weights to "
+            "float: smaller, not faster"
         )
     if precision == "fp16" and elements > 10_000 and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements:
         warnings.append(

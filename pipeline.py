@@ -142,7 +142,7 @@ def export_plan(
             for name in uninformative_outputs(checks)
         ]
         if not result.produced:
-            sentences = "; ".join(f.sentence() for p in result.not_made for f in p.findings)
+            sentences = "; ".join(f.sentence() for p in result.not_made for f in p.reasons)
             raise InputError(f"no file could be made of {plan.source.origin}: {sentences}.")
         say("writing the bundle")
         failures = write_record(plan, folder, checks, result, gates)
@@ -203,6 +203,9 @@ def _convert(
         if not again:
             break
         made = _fall_back(fallback, made, again, optimizer, folder, checks, say, result, allowed)
+    # What was tried for a file that nothing made is no news: the last finding says why there is none.
+    missing = tuple(f"{item.wanted.file}: " for item in made if item.checks is None)
+    result.notes = [note for note in result.notes if not note.startswith(missing)]
     discard(made)
     result.produced = [item for item in made if item.checks is not None]
     result.not_made += [item for item in made if item.checks is None]

@@ -40,7 +40,9 @@ def why_failed(item: Produced) -> str:
     """What is wrong with a file, in words."""
     if item.checks is not None:
         return "; ".join(f"output {p.output}: {p.reason}" for p in item.checks.parity if not p.passed)
-    return "; ".join(finding.sentence() for finding in item.findings) or "it could not be made"
+    return (
+        "; ".join(finding.sentence(with_format=False) for finding in item.reasons) or "it could not be made"
+    )
 
 
 def write_record(plan: Plan, folder: Path, checks: Checks, result: ExportResult, gates: Gates) -> list[str]:
@@ -90,7 +92,7 @@ def _artifact(
         "changes": list(model.changes),
         "metric": item.checks.metric,
         "warnings": [
-            *(f.sentence() for f in item.findings),
+            *(f.sentence(with_format=False) for f in item.findings),
             *problems,
             *artifact_warnings(item, profile.budgets.size_mib),
         ],
@@ -149,9 +151,9 @@ def _manifest(
     named = "the recipe was named by the user" if plan.optimized else "the precision was named by the user"
     choice = list(plan.choice.reasons) if plan.choice else [named]
     not_made = [
-        {"file": i.wanted.file, "sentence": f.sentence(), **f.to_dict()}
+        {"file": i.wanted.file, "sentence": f.sentence(with_format=False), **f.to_dict()}
         for i in result.not_made
-        for f in i.findings
+        for f in i.reasons
     ]
     not_made += [
         {"file": f"model.{f.format or 'pte'}", "sentence": f.sentence(), **f.to_dict()}

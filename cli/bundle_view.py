@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.measure import Measurement
 from rich.table import Table
 
-from ..results.summary import percent
+from ..results.summary import file_size, percent
 from .recipe_view import draw_passes
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
 
 
 # What a narrow terminal does without, in this order; the summary and --json have it all.
-_DISPENSABLE = ("top-1", "int8", "delegated", "predicted")
+_DISPENSABLE = ("top-1", "integer", "delegated", "predicted")
 _UNBOUNDED = 10_000
 
 
@@ -142,7 +142,7 @@ def _cells(artifact: Artifact, metric: str | None) -> dict[str, str]:
         "SNR": f"{min(p['snr_db'] for p in parity):.1f} dB",
         "top-1": percent(min(top1)) if top1 else "–",
         "delegated": percent(artifact.contents.get("delegated_macs_ratio")),
-        "int8": percent(artifact.contents.get("quantized_weights_ratio")),
+        "integer": percent(artifact.contents.get("quantized_macs_ratio")),
     }
     if artifact.predicted:
         best = min(artifact.predicted, key=lambda each: each.latency_ms)
@@ -151,11 +151,6 @@ def _cells(artifact: Artifact, metric: str | None) -> dict[str, str]:
         cells[metric] = f"{artifact.metric:.4f}" if artifact.metric is not None else "–"
     cells[""] = "[green]ok[/]" if artifact.status == "verified" else "[red]failed[/]"
     return cells
-
-
-def file_size(size_bytes: int) -> str:
-    """``4.21 MB``, ``93.0 kB``."""
-    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
 
 
 def draw_verification(console: Console, result: Verification) -> None:

@@ -204,7 +204,12 @@ def _print_bundle(reporter: Reporter, bundle: Bundle, failure: GateError | None)
     manifest = bundle.manifest
     said = [
         *manifest.warnings,
-        *(f"{item['file']} was not made: {item['sentence']}" for item in manifest.not_made),
+        # What pre-flight found was said before the conversions began.
+        *(
+            f"{item['file']} was not made: {item['sentence']}"
+            for item in manifest.not_made
+            if item["sentence"] not in reporter.warnings
+        ),
         *(f"{artifact.file}: {warning}" for artifact in bundle.artifacts for warning in artifact.warnings),
     ]
     for warning in said:

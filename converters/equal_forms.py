@@ -7,6 +7,7 @@ ExecuTorch 1.5.1 and litert-torch 0.10.0: what each refuses stands in the docstr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from .pooling_forms import max_over_bins, mean_of_all
-from .recurrent import recurrent_form
+from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
+from .recurrent import cell_form, recurrent_form
 
 _ATEN = torch.ops.aten
 Form = Callable[..., Any]
@@ -282,6 +283,18 @@ def _hard_sigmoid(node: torch.fx.Node) -> Form | None:
     return lambda x: torch.clamp(x * sixth.to(x.dtype) + half.to(x.dtype), 0.0, 1.0)
 
 
+def _power(node: torch.fx.Node) -> Form | None:
+    """A power of five dimensions or more: LiteRT's converter can't write it. Products or a root instead."""
+    base, exponent = node.args
+    if base.meta["val"].ndim < 5 or isinstance(exponent, torch.fx.Node):  # type: ignore[union-attr]
+        return None
+    if exponent == 0.5:
+        return torch.sqrt
+    if exponent not in (2, 3, 4):
+        return None
+    return lambda x: functools.reduce(torch.mul, [x] * int(exponent))  # type: ignore[arg-type]
+
+
 def _affine_grid(node: torch.fx.Node) -> Form | None:
     """A grid of positions: LiteRT writes an operator for it that its runtime doesn't have.
 
@@ -333,6 +346,10 @@ _AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with
 
 _NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensors of full rank")
 
+_POOL3D = _Rule(pool_by_axes, "pte", "a 3-D pooling is written as poolings of two axes and of one")
+_POWER = _Rule(_power, "tflite", "a power is written as products")
+
+_CELL = _Rule(cell_form, None, "a recurrent cell is written as linear layers and gates")
 _RECURRENT = _Rule(
     recurrent_form, None, "a recurrent layer is written as linear layers and gates, step by step"
 )
@@ -344,6 +361,11 @@ _RULES: dict[Any, _Rule] = {
     _ATEN.sub.Tensor: _NUMBER,
     _ATEN.lstm.input: _RECURRENT,
     _ATEN.gru.input: _RECURRENT,
+    _ATEN.lstm_cell.default: _CELL,
+    _ATEN.gru_cell.default: _CELL,
+    _ATEN.max_pool3d.default: _POOL3D,
+    _ATEN.avg_pool3d.default: _POOL3D,
+    _ATEN.pow.Tensor_Scalar: _POWER,
     _ATEN.hardsigmoid.default: _Rule(
         _hard_sigmoid, "pte int8", "hardsigmoid is written with tensors of full rank"
     ),

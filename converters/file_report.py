@@ -17,6 +17,7 @@ ELEMENT_BYTES = {
     "int8": 1.0, "uint8": 1.0, "bool": 1.0, "int4": 0.5,
 }  # fmt: skip
 _QUANTIZED = ("int8", "uint8", "int4")
+_INTEGERS = (*_QUANTIZED, "int16")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class OpReport:
         macs: multiply-accumulates of one inference.
         output_shape: of its first output; empty when unknown.
         weight_dtype: dtype of its constant weight, or None.
+        factor_dtype: dtype of what a product multiplies its input by: its weight, or another activation.
         layout: whether it only moves data (transpose, reshape, copy).
         name: what the file calls its output, or None.
     """
@@ -38,6 +40,7 @@ class OpReport:
     macs: int = 0
     output_shape: tuple[int, ...] = ()
     weight_dtype: str | None = None
+    factor_dtype: str | None = None
     layout: bool = False
     name: str | None = None
 
@@ -81,8 +84,12 @@ class FileReport:
 
     @property
     def left_behind(self) -> dict[str, int]:
-        """Operators that no delegate executes -> how many of each."""
-        return dict(Counter(op.op for op in self.ops if op.delegate is None).most_common())
+        """Operators that no delegate executes -> how many of each; those with the most work first."""
+        left = [op for op in self.ops if op.delegate is None]
+        counts, macs = Counter(op.op for op in left), Counter[str]()
+        for op in left:
+            macs[op.op] += op.macs
+        return {op: counts[op] for op in sorted(counts, key=lambda op: (-macs[op], -counts[op]))}
 
     @property
     def delegated_ops_ratio(self) -> float:
@@ -108,9 +115,9 @@ class FileReport:
 
     @property
     def quantized_macs_ratio(self) -> float | None:
-        """Share of the multiply-accumulates whose weights are stored in 8 bits or fewer."""
+        """Share of the multiply-accumulates that are computed in integers."""
         total = sum(op.macs for op in self.ops)
-        return sum(op.macs for op in self.ops if op.weight_dtype in _QUANTIZED) / total if total else None
+        return sum(op.macs for op in self.ops if op.factor_dtype in _INTEGERS) / total if total else None
 
     def summary(self) -> dict[str, Any]:
         """The figures a manifest keeps, as plain data."""

@@ -54,6 +54,7 @@ def _kernel(plan: dict[str, Any], arguments: dict[str, Any]) -> OpReport:
         macs=_kernel_macs(name, tensors, shape),
         output_shape=shape,
         weight_dtype=dtype,
+        factor_dtype=dtype,
         layout=any(word in name for word in _LAYOUT),
     )
 
@@ -121,11 +122,13 @@ def _xnn_node(node: dict[str, Any], values: dict[int, dict[str, Any]], delegate:
         macs = math.prod(shape) * math.prod(weight["dims"][1:])
     elif op == "BatchMatrixMultiply":
         macs = math.prod(shape) * values[fields["input1_id"]]["dims"][-1]
+    factor = values.get(fields.get("input2_id", -1)) if op == "BatchMatrixMultiply" else weight
     return OpReport(
         op=op,
         delegate=delegate,
         macs=macs,
         output_shape=shape,
         weight_dtype=XNN_TYPES.get(weight["datatype"]) if weight else None,
+        factor_dtype=XNN_TYPES.get(factor["datatype"]) if factor else None,
         layout=any(word in op.lower() for word in _LAYOUT),
     )

@@ -98,12 +98,14 @@ def _op(graph: Any, operator: Any, names: Names, constants: set[int], delegate: 
         ),
         None,
     )
+    factor = inputs[1] if op == "BATCH_MATMUL" else weight
     return OpReport(
         op=op,
         delegate=delegate,
         macs=_macs(op, inputs, shape),
         output_shape=shape,
         weight_dtype=names.dtype(weight) if weight is not None else None,
+        factor_dtype=names.dtype(factor) if factor is not None else None,
         layout=op in _LAYOUT,
         name=output.name.decode() if output is not None and output.name else None,
     )

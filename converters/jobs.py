@@ -69,6 +69,11 @@ class Produced:
         return self.wanted.precision
 
     @property
+    def reasons(self) -> tuple[Finding, ...]:
+        """Why the file could not be made or run: not what is only worth knowing."""
+        return tuple(f for f in self.findings if f.severity == "error") or self.findings
+
+    @property
     def passed(self) -> bool:
         """Whether the file was made, ran, and is within its tolerances."""
         return self.path is not None and self.checks is not None and self.checks.passed

@@ -52,3 +52,44 @@ def mean_of_all(node: torch.fx.Node) -> Callable[..., Any] | None:
     if padded or divisor is not None or not covers or tuple(result.shape[-2:]) != (1, 1):
         return None
     return lambda x: x.mean((-2, -1), keepdim=True)
+
+
+def pool_by_axes(node: torch.fx.Node) -> Callable[..., Any] | None:
+    """Pooling of a volume: ExecuTorch has none. First over height and width, then over depth.
+
+    A maximum comes apart so in any case, an average where every window counts as many elements.
+    """
+    names = ("input", "kernel", "stride", "padding")
+    maximum = "max" in str(node.target)
+    more = ("dilation", "ceil_mode") if maximum else ("ceil_mode", "count_include_pad", "divisor_override")
+    given = {**dict(zip((*names, *more), node.args, strict=False)), **node.kwargs}
+
+    def sizes(name: str, default: Any) -> list[int]:
+        value = given.get(name) or default
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        return [int(each) for each in (values * 3 if len(values) == 1 else values)]
+
+    kernel = sizes("kernel", 1)
+    stride, padding, dilation = sizes("stride", kernel), sizes("padding", 0), sizes("dilation", 1)
+    uneven = any(padding) and not given.get("count_include_pad", True)
+    unbatched = node.meta["val"].ndim != 5
+    if unbatched or given.get("ceil_mode") or uneven or given.get("divisor_override") is not None:
+        return None
+
+    def pool(
+        x: torch.Tensor, window: list[int], step: list[int], edge: list[int], spread: list[int]
+    ) -> torch.Tensor:
+        if maximum:
+            return functional.max_pool2d(x, window, step, edge, spread)
+        return functional.avg_pool2d(x, window, step, edge)
+
+    def form(x: torch.Tensor) -> torch.Tensor:
+        batch, channels, depth, height, width = x.shape
+        flat = x.reshape(batch, channels * depth, height, width)
+        plane = pool(flat, kernel[1:], stride[1:], padding[1:], dilation[1:])
+        height, width = plane.shape[-2:]
+        rows = plane.reshape(batch, channels, depth, height * width)
+        found = pool(rows, [kernel[0], 1], [stride[0], 1], [padding[0], 0], [dilation[0], 1])
+        return found.reshape(batch, channels, found.shape[2], height, width)
+
+    return form

@@ -63,6 +63,24 @@ def recurrent_form(node: torch.fx.Node) -> Callable[..., Any] | None:
     return form
 
 
+def cell_form(node: torch.fx.Node) -> Callable[..., Any] | None:
+    """The linear layers and gates of one step of torch.nn.LSTMCell or GRUCell."""
+    lstm = "lstm" in str(node.target)
+    data, state, input_weight, hidden_weight, *biases = node.args
+    order = node.all_input_nodes
+    states = list(state) if isinstance(state, list | tuple) else [state]
+
+    def form(*tensors: torch.Tensor) -> Any:
+        known: dict[Any, torch.Tensor] = dict(zip(order, tensors, strict=True))
+        input_bias, hidden_bias = (known.get(bias) for bias in (*biases, None, None)[:2])
+        gates = functional.linear(known[data], known[input_weight], input_bias)
+        cell = _lstm_cell if lstm else _gru_cell
+        hidden, after = cell(gates, tuple(known[s] for s in states), known[hidden_weight], hidden_bias)
+        return list(after) if lstm else hidden
+
+    return form
+
+
 def _run(
     cell: _Cell,
     sequence: torch.Tensor,

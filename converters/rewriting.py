@@ -153,39 +153,83 @@ def separate_outputs(program: ExportedProgram) -> int:
     return len(weights)
 
 
-def fold_constants(program: ExportedProgram, max_bytes: int = 2**20) -> int:
-    """Work out now what depends on no input and no weight, in place; the number of results kept.
+def fold_constants(program: ExportedProgram, max_bytes: int = 2**20, *, views: bool = False) -> int:
+    """Work out now what depends on no input, in place; the number of results kept.
 
     Results that are changed in place later, random ones and those of more than ``max_bytes`` stay operators:
-    a large tensor of zeros is better made than stored.
+    a large tensor of zeros is better made than stored. What is computed from weights (a weight normalisation,
+    standardised filters) may take as many bytes as they do; a view of a weight alone is left, unless ``views``
+    asks for it.
     """
     graph = program.graph_module.graph
     lifted = program.graph_signature.inputs_to_lifted_tensor_constants
-    values: dict[torch.fx.Node, Any] = {}
-    for node in graph.find_nodes(op="placeholder"):
-        if node.name in lifted:
-            values[node] = program.constants[lifted[node.name]]
+    values: dict[torch.fx.Node, Any] = dict(_held(program))
+    # What a result was computed from, where a weight is among it.
+    origins = {node: {node} for node in values if node.name not in lifted}
+    computed: set[torch.fx.Node] = set()
     written = {written_root(node) for node in graph.nodes}
     with torch.no_grad():
         for node in graph.nodes:
-            if _can_fold(node, written) and all(source in values for source in node.all_input_nodes):
-                args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
-                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            sources = node.all_input_nodes
+            if not _can_fold(node, written) or not all(source in values for source in sources):
+                continue
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
+            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            if any(source in origins for source in sources):
+                origins[node] = set().union(*(origins.get(source, {source}) for source in sources))
+            if not _is_view(node) or any(source in computed for source in sources):
+                computed.add(node)
     # What torch.export checks about a constant holds for good.
     for check in graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
         if check.args[0] in values:
             graph.erase_node(check)
-    border = [
-        node
-        for node, value in values.items()
-        if node.op == "call_function" and any(user not in values for user in node.users)
+
+    def worth_keeping(node: torch.fx.Node) -> bool:
         # A pure result of nothing but constants; a lifted constant that is only copied stays as it is.
-        and isinstance(value, torch.Tensor) and value.numel() * value.element_size() <= max_bytes
-    ]  # fmt: skip
-    for node in border:
+        value = values[node]
+        if not isinstance(value, torch.Tensor) or (node in origins and not views and node not in computed):
+            return False
+        return _bytes(value) <= (
+            sum(_bytes(values[n]) for n in origins[node]) if node in origins else max_bytes
+        )
+
+    border = []
+    for node in reversed([node for node in values if node.op == "call_function"]):
+        if any(user not in values for user in node.users):
+            if worth_keeping(node):
+                border.append(node)
+            else:
+                del values[node]
+    for node in reversed(border):
         constant = add_constant(program, values[node].contiguous())
         node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
     return len(border)
+
+
+def _held(program: ExportedProgram) -> dict[torch.fx.Node, torch.Tensor]:
+    """The tensors that the program holds and never changes, by their nodes."""
+    signature = program.graph_signature
+    state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    found = {}
+    for node in program.graph_module.graph.find_nodes(op="placeholder"):
+        if node.name in signature.inputs_to_lifted_tensor_constants:
+            found[node] = program.constants[signature.inputs_to_lifted_tensor_constants[node.name]]
+        elif node.name in state:
+            name = state[node.name]
+            found[node] = program.state_dict[name] if name in program.state_dict else program.constants[name]
+    changed = {written_root(node) for node in program.graph_module.graph.nodes}
+    return {node: tensor for node, tensor in found.items() if node not in changed}
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _is_view(node: torch.fx.Node) -> bool:
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and any(
+        r.alias_info is not None for r in target._schema.returns
+    )
 
 
 def _can_fold(node: torch.fx.Node, written: set[torch.fx.Node | None]) -> bool:

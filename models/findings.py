@@ -30,7 +30,7 @@ class Finding:
     source: str | None = None
     suggestion: str | None = None
 
-    def sentence(self) -> str:
+    def sentence(self, *, with_format: bool = True) -> str:
         """The finding on one line: format, message, place, suggestion."""
         where = ", ".join(
             part
@@ -41,7 +41,7 @@ class Finding:
             )
             if part
         )
-        text = f"{self.format}: {self.message}" if self.format else self.message
+        text = f"{self.format}: {self.message}" if self.format and with_format else self.message
         text = text.rstrip(".")
         if where:
             text += f" ({where})"

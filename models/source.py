@@ -143,6 +143,7 @@ def _finish(
     if dynamic_batch:
         batch = DynamicDim("batch", 1, DEFAULT_MAX_BATCH)
         dynamic |= {(index, 0): batch for index, tensor in enumerate(tensors) if tensor.ndim}
+    _check_filled(signature, tensors)
     tensors = tuple(_widen(tensor, index, dynamic) for index, tensor in enumerate(tensors))
     flat = FlatModel(module, signature)
     _mirror_mode(flat, module)
@@ -179,6 +180,15 @@ def _finish(
         companions=companions,
         findings=tuple(findings),
     )
+
+
+def _check_filled(signature: Signature, tensors: Sequence[torch.Tensor]) -> None:
+    for input_name, tensor in zip(signature.names, tensors, strict=True):
+        if tensor.numel() == 0:
+            raise InputError(
+                f"the example of input {input_name!r} is {list(tensor.shape)}, which holds no element: give one of "
+                "the size that the device will see."
+            )
 
 
 def _widen(tensor: torch.Tensor, index: int, dynamic: dict[tuple[int, int], DynamicDim]) -> torch.Tensor:

@@ -18,8 +18,8 @@ def bundle_summary(manifest: Mapping[str, Any]) -> str:
         "",
         "## Files",
         "",
-        "| File | Precision | Size | Parity with the source model | Delegated work | Weights in 8 bits | Metric | Status |",
-        "|---|---|---|---|---|---|---|---|",
+        "| File | Precision | Size | Parity | Delegated work | Work in integers | Weights in integers | Metric | Status |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(_row(artifact) for artifact in manifest["artifacts"]),
         "",
         *_predictions(manifest["artifacts"]),
@@ -105,6 +105,7 @@ def _row(artifact: Mapping[str, Any]) -> str:
         _size(artifact),
         f"{min(p['snr_db'] for p in parity):.1f} dB" if parity else "not run",
         percent(contents.get("delegated_macs_ratio")),
+        percent(contents.get("quantized_macs_ratio")),
         percent(contents.get("quantized_weights_ratio")),
         f"{artifact['metric']:.4f}" if artifact["metric"] is not None else "–",
         artifact["status"],
@@ -113,13 +114,18 @@ def _row(artifact: Mapping[str, Any]) -> str:
 
 
 def _size(artifact: Mapping[str, Any]) -> str:
-    size = f"{artifact['size_bytes'] / 1e6:.2f} MB"
+    size = file_size(artifact["size_bytes"])
     packed = artifact.get("compressed_bytes")
-    return size if packed is None else f"{size} ({packed / 1e6:.2f} MB after zlib)"
+    return size if packed is None else f"{size} ({file_size(packed)} after zlib)"
 
 
 def _tensor(tensor: Mapping[str, Any]) -> str:
     return f"{tensor['name']}: {tensor['dtype']}[{', '.join(str(size) for size in tensor['shape'])}]"
+
+
+def file_size(size_bytes: float) -> str:
+    """``4.21 MB``, ``93.0 kB``: powers of ten, as file managers show them."""
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
 
 
 def percent(ratio: float | None) -> str:
@@ -128,4 +134,6 @@ def percent(ratio: float | None) -> str:
         return "–"
     if 0.9995 <= ratio < 1.0:
         return ">99.9%"
+    if 0.0 < ratio < 0.0005:
+        return "<0.1%"
     return f"{ratio:.0%}" if ratio in (0.0, 1.0) else f"{ratio:.1%}"

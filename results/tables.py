@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .summary import file_size
+
 # Column of a row -> its heading, which carries the unit.
 _HEADINGS = {
     "artifact": "file",
@@ -130,10 +132,8 @@ def significant(value: float) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes as KB or MB (powers of ten, as file managers show them)."""
-    if value is None:
-        return ""
-    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} KB"
+    """Bytes as a file's size; empty when unknown."""
+    return "" if value is None else file_size(value)
 
 
 def _value(group: Mapping[str, Mapping[str, Any]], metric: str) -> str:

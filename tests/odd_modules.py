@@ -487,6 +487,48 @@ class Spectrogram(nn.Module):
         return torch.log(spectrum.abs() + 1e-3)
 
 
+@odd("normalised_weights", _image(1, 4, 20))
+class NormalisedWeights(nn.Module):
+    """Weights that are computed from other weights at every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 8, 3))
+        self.b = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(x)).mean(-1))
+
+
+@odd("cells", lambda: (torch.randn(1, 8), torch.randn(1, 16), torch.randn(1, 16)))
+class Cells(nn.Module):
+    """One step of each recurrent cell, its state handed in and out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.gru = nn.LSTMCell(8, 16), nn.GRUCell(16, 16, bias=False)
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        h, c = self.lstm(x, (h, c))
+        return self.gru(h, c), h, c
+
+
+@odd("volume_pools", _image(1, 2, 6, 9, 8))
+def volume_pools() -> nn.Module:
+    return _function(
+        lambda x: (
+            F.max_pool3d(x, (3, 2, 3), (2, 2, 1), (1, 0, 1)),
+            F.max_pool3d(x, 2, dilation=(1, 2, 2)),
+            F.avg_pool3d(x, 3, 2, 1),
+        )
+    )
+
+
+@odd("powers_of_five_axes", _image(1, 3, 4, 4, 2))
+def powers_of_five_axes() -> nn.Module:
+    return _function(lambda x: (torch.sigmoid(x) * 2) ** 2 * (x.abs() + 1) ** 0.5 + x**3)
+
+
 @odd("complex_input", lambda: torch.randn(1, 4, dtype=torch.complex64))
 class ComplexInput(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -140,6 +140,10 @@ def counting() -> nn.Module:
     return Counting()
 
 
+def no_images() -> torch.Tensor:
+    return torch.zeros(0, 3, 16, 16)
+
+
 def with_inputs() -> tuple[nn.Module, torch.Tensor]:
     return net(), example_inputs()
 

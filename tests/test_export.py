@@ -86,6 +86,29 @@ def test_int8_really_is_int8(bundle: Path) -> None:
         assert artifact.contents["macs"] == pytest.approx(55_296 + 56_448 + 160, rel=0.01)
 
 
+def test_the_table_shows_the_share_of_work_in_integers_not_of_weights(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LiteRT widens the weights of convolutions in dynamic int8: small, and still computed in float."""
+    from rich.console import Console
+
+    from edgeopt.cli.bundle_view import draw_bundle
+
+    made = load_bundle(bundle)
+    draw_bundle(Console(width=200), made)
+    lines = capsys.readouterr().out.splitlines()
+    column = next(i for i, word in enumerate(lines[0].split()) if word == "integer")
+    shown = {line.split()[0]: line for line in lines[1:] if line.startswith("model.")}
+    assert column and "int8 " not in lines[0]
+    dynamic = next(a for a in made.artifacts if (a.format, a.precision) == ("tflite", "int8-dynamic"))
+    ratio = dynamic.contents["quantized_macs_ratio"]
+    assert dynamic.contents["quantized_weights_ratio"] > 0.5 > ratio
+    assert f" {ratio:.1%} " in shown[dynamic.file]
+    (said,) = [w for w in dynamic.warnings if "computed in integers" in w]
+    assert said.startswith(f"only {ratio:.1%} of the multiply-accumulates")
+    assert f"| {ratio:.1%} |" in (bundle / "SUMMARY.md").read_text(encoding="utf-8")
+
+
 def test_inputs_and_outputs_keep_their_names_and_dtypes(bundle: Path) -> None:
     manifest = load_bundle(bundle).manifest
     assert [(t.name, t.shape, t.dtype, t.layout) for t in manifest.inputs] == [

@@ -48,6 +48,7 @@ CASES = {
     "model and inputs": (["with_inputs"], "made a tuple, not a torch.nn.Module: return the model alone"),
     "dropout left on": (["noisy"], "forward draws random numbers, so its outputs are other ones each time"),
     "state in Python": (["counting"], "gives another 'output' when it is called again with the same inputs"),
+    "an empty example": (["net", "--example-inputs", f"{MODEL}:no_images"], "which holds no element"),
     "gate without metric": (["net", "--max-accuracy-drop", "1%"], "needs a metric"),
     "unreadable percentage": (["net", "--max-accuracy-drop", "lots"], "must be a percentage"),
     "missing calibration file": (["net", "--calibration", "none.npz"], "no file none.npz"),

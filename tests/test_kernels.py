@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgeopt.converters.file_report import inspect_file
 from edgeopt.converters.kernels import file_kernels
 from edgeopt.cost_model import Kernel, predict
 from edgeopt.cost_model.kernels import total_macs
@@ -154,6 +155,11 @@ def test_precision_follows_what_is_computed_not_what_is_stored(kernel_files: Pat
     assert set(precisions("picture.weights.tflite")) == {"fp32"}
     assert set(precisions("picture.dynamic.tflite")) == {"int8"}
     assert precisions("encoder.dynamic.tflite") == {"int8": 6, "fp32": 2}
+    for file in ("picture.weights.tflite", "picture.dynamic.tflite", "encoder.dynamic.tflite"):
+        kernels = file_kernels(kernel_files / file)
+        narrow = sum(kernel.macs for kernel in kernels if kernel.precision == "int8")
+        found = inspect_file(kernel_files / file)
+        assert found.quantized_macs_ratio == pytest.approx(narrow / total_macs(kernels), abs=0.01)
 
 
 @pytest.mark.slow
@@ -161,7 +167,6 @@ def test_precision_follows_what_is_computed_not_what_is_stored(kernel_files: Pat
     "file", ["picture.tflite", "picture.weights.tflite", "picture.dynamic.tflite", "encoder.tflite", "encoder.dynamic.tflite"]
 )  # fmt: skip
 def test_delegation_read_from_the_tables_is_what_litert_does(kernel_files: Path, file: str) -> None:
-    from edgeopt.converters.file_report import inspect_file
 
     prepared = {op.name: op.delegate for op in inspect_file(kernel_files / file).ops}
     kernels = [kernel for kernel in file_kernels(kernel_files / file) if kernel.name in prepared]
@@ -173,7 +178,6 @@ def test_delegation_read_from_the_tables_is_what_litert_does(kernel_files: Path,
 def test_attention_in_int8_is_multiplied_by_the_delegate(tmp_path: Path) -> None:
     """XNNPACK takes int8 products only where the second operand has zero point 0: keys far from zero had none."""
     import edgeopt
-    from edgeopt.converters.file_report import inspect_file
 
     class Attention(nn.Module):
         def __init__(self) -> None:
@@ -197,6 +201,8 @@ def test_attention_in_int8_is_multiplied_by_the_delegate(tmp_path: Path) -> None
     assert len(products) == 2
     assert {op.delegate for op in products} == {"XNNPACK"}
     assert all(k.delegate for k in file_kernels(path) if k.op == "batch_matmul")
+    # Queries times keys are work in integers though no weight is stored; softmax gives the other product floats.
+    assert entry.contents["quantized_macs_ratio"] == pytest.approx(5 / 6)
 
 
 def test_files_are_read_without_a_framework(tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ FORMS = [
     ("view_as_complex", None, "aten.view_as_complex.default", "aten.stack.default"),
     ("interpolate_nearest_odd", "tflite", "aten.upsample_nearest2d.vec", "aten.index_select.default"),
     ("conv3d", "pte", "aten.conv3d.default", "aten.conv2d.default"),
+    ("cells", None, "aten.lstm_cell.default", "aten.linear.default"),
+    ("cells", None, "aten.gru_cell.default", "aten.linear.default"),
+    ("volume_pools", "pte", "aten.max_pool3d.default", "aten.max_pool2d.default"),
+    ("volume_pools", "pte", "aten.avg_pool3d.default", "aten.avg_pool2d.default"),
+    ("powers_of_five_axes", "tflite", "aten.pow.Tensor_Scalar", "aten.mul.Tensor"),
+    ("normalised_weights", None, "aten._weight_norm.default", "aten.conv1d.default"),
     ("activations", "pte int8", "aten.hardsigmoid.default", "aten.clamp.default"),
 ]
 
@@ -296,6 +302,39 @@ def test_what_is_written_later_or_random_or_large_is_not_a_constant() -> None:
     large = copy_program(_capture(Function(lambda x: x + torch.ones(64, 64)), torch.randn(64, 64)).program)
     assert fold_constants(large, max_bytes=1024) == 0
     assert fold_constants(large, max_bytes=64 * 64 * 4) == 1
+
+
+def test_what_weights_are_computed_from_is_worked_out_once_and_views_are_left() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.place = nn.Embedding(50, 16), nn.Embedding(20, 16)
+            self.token, self.filters = (
+                nn.Parameter(torch.randn(1, 1, 16)),
+                nn.Parameter(torch.randn(4, 16, 1)),
+            )
+
+        def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = self.table(ids) + self.place(torch.arange(8))
+            x = torch.cat([self.token.expand(1, -1, -1), x], 1)
+            filters = self.filters / self.filters.norm(dim=1, keepdim=True)
+            return x @ self.table.weight.t(), F.conv1d(x.transpose(1, 2), filters) + self.token.repeat(
+                1, 4, 16
+            )[:, :, :9]
+
+    before = _capture(Model(), torch.arange(8)[None])
+    program = rewrite_capture(before).program
+    _assert_equal(before, program)
+    nodes = {node.name: node for node in program.graph.nodes}
+    names = program.graph_signature.inputs_to_parameters
+    (convolution,) = [n for n in nodes.values() if str(n.target) == "aten.conv1d.default"]
+    assert convolution.args[1].name.startswith("rewrite_constant")
+    # The table that is also the last layer stays one, and what is only spread is not stored spread.
+    left = {str(node.target) for node in nodes.values() if node.op == "call_function"}
+    assert {"aten.t.default", "aten.expand.default", "aten.repeat.default"} <= left
+    assert "aten.linalg_vector_norm.default" not in left
+    place = next(nodes[name] for name, parameter in names.items() if parameter.endswith("place.weight"))
+    assert not place.users
 
 
 def test_an_output_that_is_a_weight_gets_a_constant_of_its_own() -> None:
