@@ -38,6 +38,9 @@ class KerasWorker:
         self._scratch = tempfile.TemporaryDirectory(prefix="edgeopt-keras-")
         self.folder = Path(self._scratch.name)
         self._log = self.folder / "log.txt"
+        # TensorFlow leaves files behind when it is ended from outside, as it always is.
+        temporary = self.folder / "tmp"
+        temporary.mkdir()
         command = [*python_command("converters.keras.worker", python), str(self.folder)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -46,7 +49,7 @@ class KerasWorker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, "PYTHONPATH": ""},
+                env={**os.environ, "PYTHONPATH": "", "TMPDIR": str(temporary)},
             )
         self._finalizer = weakref.finalize(self, _end, self._process, self._scratch)
         progress("starting TensorFlow")

@@ -16,6 +16,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import json
 import logging
+import shutil
 import signal
 import sys
 import warnings
@@ -209,7 +210,10 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    Worker(Path(sys.argv[1]), channel).serve()
+    folder = Path(sys.argv[1])
+    Worker(folder, channel).serve()
+    # The other side ends this process and removes the folder; it died if this one got here.
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
