@@ -124,7 +124,7 @@ def artifact_warnings(item: MadeFile, size_budget_mib: float | None) -> list[str
     size_mib = item.path.stat().st_size / 2**20 if item.path else 0.0
     if size_budget_mib is not None and size_mib > size_budget_mib:
         warnings.append(
-            f"{size_mib:,.0f} MiB is over the {size_budget_mib:,.0f} MiB that the profile allows a model"
+            f"{size_mib:,.3g} MiB is over the {size_budget_mib:,.3g} MiB that the profile allows a model"
         )
     quantized = report.get("quantized_weights_ratio", 0.0)
     elements = sum(report.get("weights", {}).values())

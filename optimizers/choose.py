@@ -138,12 +138,20 @@ def _within(profile: DeviceProfile, found: list[Candidate]) -> tuple[list[Candid
         ((float(value), name) for value, name in limits if value is not None), key=lambda pair: pair[0]
     )
     kept = [candidate for candidate in found if candidate.size_mib <= least]
-    words = f"{name} of {least:,.3g} MiB" if len(kept) < len(found) else ""
+    words = f"{name} of {least:,.3g} MiB leaves" if len(kept) < len(found) else ""
+    if not kept:
+        smallest = min(found, key=lambda candidate: candidate.size_mib)
+        return [smallest], f"nothing keeps {name} of {least:,.3g} MiB, and the smallest is"
     goal = budgets.energy_mj
     frugal = [c for c in kept if goal is None or c.energy_mj is None or c.energy_mj <= goal]
     if frugal and len(frugal) < len(kept):
-        kept, words = frugal, " and ".join(filter(None, (words, f"the energy goal of {goal:g} mJ")))
-    return kept or [min(found, key=lambda candidate: candidate.size_mib)], words
+        kept, words = (
+            frugal,
+            " and ".join(
+                filter(None, (words.removesuffix(" leaves"), f"the energy goal of {goal:g} mJ leaves"))
+            ),
+        )
+    return kept, words
 
 
 def _times(profile: DeviceProfile, work: Workload, found: Sequence[Candidate]) -> str:
@@ -163,7 +171,7 @@ def _why(
     before = [candidate for candidate in found if candidate is not chosen]
     parts = []
     if limit:
-        parts.append(f"{limit} leaves {chosen.precision} ({chosen.size_mib:,.3g} MiB of weights)")
+        parts.append(f"{limit} {chosen.precision} ({chosen.size_mib:,.3g} MiB of weights)")
     base = found[0]
     if chosen.precision == "fp32":
         best = min(before, key=lambda candidate: candidate.ms)

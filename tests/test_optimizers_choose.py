@@ -112,7 +112,11 @@ def test_a_size_budget_rules_out_what_is_too_large(digits: tuple[Kernels, Worklo
     assert made.recipe.precision in ("int8-static", "int8-dynamic")
     assert "the size budget of" in made.reasons[1]
     impossible = profile.model_copy(update={"budgets": Budgets(size_mib=1e-6)})
-    assert choice(digits, impossible).recipe.precision.startswith("int8")
+    smallest = choice(digits, impossible)
+    assert smallest.recipe.precision.startswith("int8")
+    assert smallest.reasons[1].startswith(
+        f"nothing keeps the size budget of 1e-06 MiB, and the smallest is {smallest.recipe.precision}"
+    )
 
 
 class Reads(nn.Module):
