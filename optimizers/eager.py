@@ -20,7 +20,7 @@ from ..device_profiles import DeviceProfile
 from ..errors import InputError
 from ..models.source import SourceModel
 from ..models.tensors import FlatModel
-from .figures import Figures, figures
+from .figures import Figures, figures, prediction_sentence, with_predictions
 from .recipe import Recipe
 from .registry import handler_of, kind_of
 from .snapshot import restore, snapshot
@@ -146,7 +146,7 @@ def run_eager_passes(
         kept = load_checkpoint(step.result) if step else None
         if kept is not None:
             progress(f"{kind.name}: taken from an earlier run")
-            piece = _restored(kept, source.module)
+            piece = _foretold_anew(_restored(kept, source.module), piece, source, profile)
         else:
             context = EagerContext(
                 source, training, progress, step, recipe.seed + 7919 * number, where, profile
@@ -214,6 +214,20 @@ def _kept(piece: Workpiece, original: FlatModel) -> dict[str, Any]:
         "masks": dict(piece.masks),
         "reports": [item.to_dict() for item in piece.reports],
     }
+
+
+def _foretold_anew(
+    piece: Workpiece, before: Workpiece, source: SourceModel, profile: DeviceProfile | None
+) -> Workpiece:
+    """A kept pass with what is expected of it today: the profile and the cost model may be others than they were."""
+    last = piece.reports[-1]
+    if last.before is None or last.after is None or last.before.predicted_ms is None:
+        return replace(piece, reports=(*before.reports, last))
+    said = prediction_sentence(last.before, last.after, profile)
+    old = with_predictions(before.module, last.before, source, profile)
+    new = with_predictions(piece.module, last.after, source, profile)
+    words = last.words.replace(said, prediction_sentence(old, new, profile)) if said else last.words
+    return replace(piece, reports=(*before.reports, replace(last, words=words, before=old, after=new)))
 
 
 def _restored(kept: dict[str, Any], original: FlatModel) -> Workpiece:

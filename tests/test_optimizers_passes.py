@@ -314,3 +314,37 @@ def test_optimize_writes_a_program_that_runs(tmp_path: Path) -> None:
     assert report["metric"][0] > 0.95 and report["metric"][1] > 0.9
     with pytest.raises(InputError, match="exists already"):
         optimize(models.net(), recipe=recipe, output=out, example_inputs=models.example_inputs())
+
+
+def test_a_kept_pass_says_what_is_expected_of_it_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sentence was kept with it, and stood beside a summary that another cost model had predicted."""
+    from edgeopt.device_profiles import load_profile
+    from edgeopt.models.source import load_source_model
+    from edgeopt.optimizers import cost
+    from edgeopt.optimizers.eager import run_eager_passes
+    from edgeopt.optimizers.recipe import load_recipe
+    from edgeopt.optimizers.workfolder import WorkFolder
+
+    recipe = tmp_path / "halved.toml"
+    recipe.write_text('name = "halved"\n[[passes]]\npass = "prune"\nround_to = 4\nepochs = 0\n')
+    source = load_source_model(models.fresh(32).eval(), example_inputs=models.example_inputs(), name="net")
+    said = []
+
+    def words() -> str:
+        work = WorkFolder(tmp_path / "kept", "start")
+        _, piece, _ = run_eager_passes(
+            load_recipe(str(recipe)), source, None, said.append, work, load_profile("pixel7")
+        )
+        (report,) = piece.reports
+        assert report.before is not None and report.before.predicted_ms is not None
+        assert f".pte {report.before.predicted_ms['pte']:.3g} →" in report.words
+        return report.words
+
+    first = words()
+    now = cost.predicted_ms
+    monkeypatch.setattr(cost, "predicted_ms", lambda *arguments: 2 * now(*arguments))
+    again = words()
+    assert any("taken from an earlier run" in line for line in said)
+    assert again != first and again.partition("predicted on")[0] == first.partition("predicted on")[0]
