@@ -17,7 +17,8 @@ _FAMILIES = (
     (r"mobilenet(_v1.*)?$", "mobilenet_v1"), (r"mobilenet_v2", "mobilenet_v2"), (r"mobilenet_v3", "mobilenet_v3"),
     (r"efficientnet_lite", "efficientnet_lite"), (r"resnet50", "resnet50"), (r"vgg", "vgg"),
     (r"squeezenet(_1\..)?$", "squeezenet"), (r"(googlenet|inception_v1)$", "googlenet"),
-    (r"efficientnet_?v2", "efficientnet_v2"),
+    (r"efficientnet_?v2", "efficientnet_v2"), (r"(deeplabv3|fcn)_resnet", "dilated_resnet"),
+    (r"(ssdlite320|lraspp|deeplabv3)_mobilenet_v3", "mobilenet_v3"),
 )  # fmt: skip
 PARTS = 16  # of the networks of each chip, for leaving a network out of its chip only
 _EVALUATIONS = 16  # of a fold, which starts from the fit of all rows

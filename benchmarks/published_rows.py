@@ -25,6 +25,7 @@ FRAMEWORKS = {
     "TFLite CPU": "tflite_2019",
     "Paddle-Lite v2.11 (armv8 CPU)": "paddle_lite",
     "MNN (CPU)": "mnn",
+    "ExecuTorch XNNPACK": "xnnpack",
 }
 PRECISIONS = {
     "float (ncnn default fp16 storage/arith if hw allows)": "fp16", "int8": "int8", "fp32": "fp32", "fp16": "fp16",
@@ -48,7 +49,19 @@ NAMES = {
     "VGG16 (224x224)": "vgg16", "VGG19 (224x224)": "vgg19",
     **{f"efficientnet-lite{n}": f"efficientnet_lite{n}" for n in range(5)},
 }  # fmt: skip
+# Names of ExecuTorch's table → executorch_networks.NETWORKS.
+EXECUTORCH = {
+    "EFFICIENTNET_V2_S": "efficientnet_v2_s", "SSDLITE_320_MOBILENET_V3_LARGE": "ssdlite320_mobilenet_v3_large",
+    "LRASPP_MOBILENET_V3_LARGE": "lraspp_mobilenet_v3_large", "FCN_RESNET50": "fcn_resnet50",
+    "FCN_RESNET101": "fcn_resnet101", "DEEPLAB_V3_RESNET50": "deeplabv3_resnet50",
+    "DEEPLAB_V3_RESNET101": "deeplabv3_resnet101",
+    "DEEPLAB_V3_MOBILENET_V3_LARGE": "deeplabv3_mobilenet_v3_large",
+    "CLIP_VIT_BASE_PATCH32_IMAGE": "clip_vit_b32_image",
+}  # fmt: skip
+FLOAT_ONLY = ("clip_vit_b32_image",)  # int8 of a transformer may be static or dynamic
 NOISE = 0.08  # spread of a published row's logarithm: versions, governors, temperature
+# Of a phone in use, printed in whole milliseconds or in tens of them; sizes of images aren't printed either.
+APP_NOISE = 0.12
 _WIDTH_V1 = re.compile(r"Mobilenet_V1_([\d.]+)_(\d+)$")
 _WIDTH_V2 = re.compile(r"MobileNetV2_([\d.]+)_(\d+)$")
 
@@ -138,7 +151,10 @@ def _known_to(era: str, machine: Machine) -> Machine:
     )
 
 
-def _threads(text: str, whole: Machine) -> int | None:
+def _threads(text: str, whole: Machine, entry: dict[str, Any]) -> int | None:
+    if not text:
+        threads: int | None = entry.get("app_threads")
+        return threads
     if text in ("big cores", "multi"):
         return whole.fastest_first[0].count
     return int(text) if text.isdigit() else None
@@ -147,6 +163,8 @@ def _threads(text: str, whole: Machine) -> int | None:
 def _architecture(library: str, model: str) -> str | None:
     from architectures import NCNN, OTHERS
 
+    if model in EXECUTORCH:
+        return EXECUTORCH[model]
     if library == "ncnn":
         return model if model in NCNN else None
     for pattern, form in ((_WIDTH_V1, "mobilenet_v1"), (_WIDTH_V2, "mobilenet_v2")):
@@ -236,8 +254,10 @@ def _row(line: dict[str, str], run: _Run | None) -> Row | str:
     architecture = _architecture(library, line["model"])
     if architecture is None:
         return f"model without a graph here ({line['model']})"
+    if architecture in FLOAT_ONLY and precision != "fp32":
+        return f"what its {precision} file computes in isn't clear ({line['model']})"
     whole = machine(line["device"])
-    threads = _threads(line["threads"], whole)
+    threads = _threads(line["threads"], whole, devices()[line["device"]])
     if threads is None:
         return "threads not given"
     words = re.search(r"(all|big|little) cores", line["source"])
@@ -250,12 +270,18 @@ def _row(line: dict[str, str], run: _Run | None) -> Row | str:
     # What ncnn calls float is fp16 storage on Arm; elsewhere it computes and stores float32.
     if library == "ncnn" and precision == "fp16" and not (_is_arm(entry) or entry.get("stores_fp16")):
         precision = "fp32"
+    kernels: tuple[Kernel, ...] = ()
+    if line["model"] in EXECUTORCH:
+        from executorch_networks import kernels as network_kernels
+
+        kernels = network_kernels(architecture, "int8-static" if precision == "int8" else precision)
     source = re.search(r"@(\w+)", line["source"])
     place = f"run {run.number}" if run else source[1] if source else ""
     return Row(
         library, line["model"], architecture, precision, threads, line["device"], entry["chip"], entry["family"],
         f"{library}|{line['device']}|{words[0] if words else ''}|{threads}|{place}", allowed,
         float(line["latency_ms"]), line["source"].split(" ")[0], run.era if run else "",
+        APP_NOISE if kernels else NOISE, kernels,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import architectures  # noqa: E402
+import executorch_networks  # noqa: E402
 import published_rows  # noqa: E402
 
 RUNTIMES = sorted(KERNELS_OF)
@@ -181,6 +183,21 @@ def test_an_architecture_has_its_published_work_and_weights(name: str) -> None:
         assert net.params / 1e6 == pytest.approx(params, rel=0.06), source
 
 
+@pytest.mark.parametrize("name", sorted(executorch_networks.PUBLISHED))
+def test_a_network_of_executorchs_table_has_its_published_work_and_weights(name: str) -> None:
+    parameters, billions = executorch_networks.PUBLISHED[name]
+    build, side = executorch_networks.NETWORKS[name]
+    model = build()
+    assert sum(each.numel() for each in model.parameters()) == parameters
+    macs = sum(kernel.macs for kernel in executorch_networks.kernels(name))
+    if isinstance(model, executorch_networks.Segmentation):
+        # torchvision counts the head that only learns; no file has it.
+        image = torch.zeros(1, 3, side, side, device="meta")
+        places = math.prod(model.low.to("meta")(image).shape[2:])
+        macs += places * sum(p.numel() for p in model.auxiliary.parameters() if p.ndim == 4)
+    assert macs / 1e9 == pytest.approx(billions, rel=1e-3)
+
+
 def test_an_estimate_takes_milliseconds() -> None:
     model, profile = architectures.kernels("mobilenet_v2_1_224"), load_profile("pixel7")
     predict(model, profile)
@@ -234,6 +251,24 @@ def test_rows_are_taken_or_left_out_with_a_reason(invented: Path) -> None:
         "model without a graph here (no such net)",
         "device not described (no such board)",
     }
+
+
+def test_an_apps_rows_run_on_the_threads_of_that_app(tmp_path: Path) -> None:
+    lines = [
+        "model,framework,precision,threads,device,soc,latency_ms,source",
+        "SSDLITE_320_MOBILENET_V3_LARGE,ExecuTorch XNNPACK,int8,,Google Pixel 10,Tensor G5,1,github:some/app@0 x.md L1",
+        "CLIP_VIT_BASE_PATCH32_IMAGE,ExecuTorch XNNPACK,int8,,Google Pixel 10,Tensor G5,1,github:some/app@0 x.md L2",
+        "SSDLITE_320_MOBILENET_V3_LARGE,ExecuTorch XNNPACK,int8,,Jetson Nano,,1,github:some/app@0 x.md L3",
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    [row], left_out = published_rows.sort_rows(tmp_path / "rows.csv")
+    assert (row.library, row.threads, row.machine.chosen(4)[1][0].core) == ("xnnpack", 4, "cortex-a725")
+    # Its kernels are a file's: the convolutions in int8, and the conversions at both ends.
+    assert {kernel.precision for kernel in row.kernels if kernel.kind == "depthwise"} == {"int8"}
+    assert row.kernels[0].name.endswith("convert")
+    assert sorted(why.split(" (")[0] for _, why in left_out) == [
+        "device not described", "what its int8 file computes in isn't clear",
+    ]  # fmt: skip
 
 
 def test_a_fit_finds_what_made_the_latencies_and_predicts_what_it_never_saw(invented: Path) -> None:
