@@ -53,6 +53,7 @@ RUNTIME = {
     "split": (0.1, 1.0),
     "wake_us": (1.5, 0.7),
     "parallel": (0.03, 0.7),
+    "parallel_memory": (0.1, 1.0),
 }
 # Spreads of the logarithms of what a device may deviate by, level by level: component → spread ("group" for
 # each group of kernel classes).

@@ -200,15 +200,17 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
         constants: logarithms, each a scalar or a column: ``efficiency`` (of the class on that path),
             ``edge_input``, ``edge_output``, ``edge_position``, ``traffic_activations``, ``traffic_weights``, ``overlap``, ``l2_cycles``, ``llc_cycles``,
             ``dram_core``, ``dram_chip``, ``dispatch_cycles``, ``split`` (of it, for each part of a grouped
-            convolution), ``wake_us``, ``parallel``; and ``static``
+            convolution), ``wake_us``, ``parallel`` and ``parallel_memory`` (what each thread more takes of the speed
+            of compute and of the caches, which cores share); and ``static``
             (0 to 1: how far work is shared out before it starts); and what is known of the device:
             ``compute``, ``memory``, ``overhead``, and of a calibrated one ``dram``, on top of ``memory``, for what
             comes from memory.
         exp: numpy's or torch's.
     """
     c = constants
-    speed = (1 - c["static"]) * place.speed_sum + c["static"] * place.speed_min
-    speed = speed / (1 + exp(c["parallel"]) * (place.threads - 1))
+    together = (1 - c["static"]) * place.speed_sum + c["static"] * place.speed_min
+    speed = together / (1 + exp(c["parallel"]) * (place.threads - 1))
+    cache_speed = together / (1 + exp(c["parallel_memory"]) * (place.threads - 1))
     amount = (
         work.work
         + exp(c["edge_input"]) * work.per_input
@@ -229,7 +231,7 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
         exp(c["dram_core"]) / place.stream_gb_s + exp(c["dram_chip"]) / place.bandwidth_gb_s
     )
     dram = nanoseconds * 1e-6 * exp(c["memory"] + c.get("dram", 0.0))
-    memory = inner / (place.ghz * 1e6) / speed * exp(c["memory"]) + dram
+    memory = inner / (place.ghz * 1e6) / cache_speed * exp(c["memory"]) + dram
     dispatch = exp(c["dispatch_cycles"]) * (1 + exp(c["split"]) * work.splits) / (place.ghz * 1e6)
     waking = exp(c["wake_us"]) * 1e-3 * (place.threads - 1) / place.ghz
     overhead = (dispatch + waking) * exp(c["overhead"])

@@ -39,7 +39,7 @@ class Constants:
         traffic: likewise → class → (activations, weights): bytes that move for each byte of the tensors.
         shared: the memory's and the overlap's constants; ``overlap_in_order`` and ``overlap_out_of_order``.
         runtimes: kernel library → ``class.<c>``, ``path.<p>``, ``class_path.<c>.<p>``, ``dispatch_cycles``,
-            ``split``, ``wake_us``, ``parallel``, ``static`` (0 to 1).
+            ``split``, ``wake_us``, ``parallel``, ``parallel_memory``, ``static`` (0 to 1).
         cores: core (or ``like:`` a design, or ``kind:`` an instruction set) → component → factor on time.
         chips: chip → (patterns, component → factor on time).
         bands: situation → (low, high): the 10th and 90th percentile of published over predicted latency.

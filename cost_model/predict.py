@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..device_profiles import DeviceProfile
 
 _PARTS = ("compute", "memory", "dram", "dispatch", "total")
+_RUNTIME = ("dispatch_cycles", "split", "wake_us", "parallel", "parallel_memory", "static")
 _SHARED = ("l2_cycles", "llc_cycles", "dram_core", "dram_chip")
 
 
@@ -192,7 +193,7 @@ def _on_path(
         "traffic_weights": traffic[:, 1],
         "overlap": shared[overlap],
         **{name: shared[name] for name in _SHARED},
-        **{name: runtime[name] for name in ("dispatch_cycles", "split", "wake_us", "parallel", "static")},
+        **{name: runtime[name] for name in _RUNTIME},
         "compute": compute[columns.cls],
         **rest,
     }
