@@ -201,7 +201,7 @@ def fold_constants(program: ExportedProgram, max_bytes: int = 2**20, *, views: b
             else:
                 del values[node]
     for node in reversed(border):
-        constant = add_constant(program, values[node].contiguous())
+        constant = add_constant(program, values[node].detach().contiguous().clone())
         node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
     return len(border)
 

@@ -96,6 +96,10 @@ def size_agnostic_kernels(active: bool) -> Iterator[None]:
         yield
 
 
+# Frames of this package that a model's operators pass through.
+_OWN = ("/models/tensors.py", "/converters/half.py")
+
+
 def module_path(node: torch.fx.Node) -> str | None:
     """The path of the user's module that ``node`` came from, e.g. ``backbone.3.conv``."""
     stack = node.meta.get("nn_module_stack") or {}
@@ -110,7 +114,7 @@ def source_line(node: torch.fx.Node) -> str | None:
     found = None
     for match in re.finditer(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or "")):
         path = match[1]
-        if "/torch/" not in path and not path.endswith("/models/tensors.py"):
+        if "/torch/" not in path and not path.startswith("<") and not path.endswith(_OWN):
             found = f"{Path(path).name}:{match[2]}"
     return found
 

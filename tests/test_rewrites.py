@@ -337,6 +337,13 @@ def test_what_weights_are_computed_from_is_worked_out_once_and_views_are_left() 
     assert not place.users
 
 
+def test_the_slices_of_a_volume_convolution_are_weights_of_their_own() -> None:
+    odd = ODD["conv3d"]
+    program, _ = rewrite_program(_capture(odd.model(), odd.example()).program, "pte")
+    found = [node for node in program.graph.nodes if str(node.target) == "aten.conv2d.default"]
+    assert found and all(node.args[1].op == "placeholder" for node in found)
+
+
 def test_an_output_that_is_a_weight_gets_a_constant_of_its_own() -> None:
     odd = ODD["odd_outputs"]
     before = _capture(odd.model(), odd.example())
