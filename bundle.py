@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -219,10 +219,12 @@ def load_bundle(path: Path | str) -> Bundle:
         raise InputError(f"{manifest}: {key}: {first['msg']}; export the bundle again.") from error
 
 
-def check_files(bundle: Bundle) -> list[str]:
-    """What is wrong with the bundle's files: missing, or not the bytes that were written."""
+def check_files(bundle: Bundle, names: Collection[str] | None = None) -> list[str]:
+    """What is wrong with the bundle's files (all, or those of ``names``): missing, or not the bytes that were written."""
     problems = []
     for name, entry in bundle.manifest.files.items():
+        if names is not None and name not in names:
+            continue
         file = bundle.path / name
         if not file.is_file():
             problems.append(f"{name} is missing")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle import GOLDEN, MANIFEST, load_bundle
+from ..bundle import GOLDEN, MANIFEST, check_files, load_bundle
 from ..errors import InputError
 from ..runtimes import RUNTIME_OF_SUFFIX
 
@@ -38,7 +38,7 @@ def find_artifacts(paths: Sequence[Path], formats: Sequence[str] = ()) -> list[A
         formats: keep only these ("pte", "tflite"); empty keeps all.
 
     Raises:
-        InputError: nothing there that can be measured.
+        InputError: nothing there that can be measured, or a bundle's file is not the one that was exported.
     """
     found: list[Artifact] = []
     for path in paths:
@@ -61,6 +61,11 @@ def _of_bundle(folder: Path) -> list[Artifact]:
     if (folder / MANIFEST).is_file():
         bundle = load_bundle(folder)
         golden = folder / GOLDEN
+        # A figure of another file would stand under this bundle's name.
+        if problems := check_files(bundle, {*(entry.file for entry in bundle.artifacts), GOLDEN}):
+            raise InputError(
+                f"{folder}: {'; '.join(problems)}: export the bundle again, or give the file itself to measure it."
+            )
         found = [
             Artifact(
                 bundle.artifact_path(entry),

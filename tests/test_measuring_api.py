@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from app_bundles import PICTURE, make_bundle
 
 import edgeopt
+from edgeopt.errors import InputError
+from edgeopt.results.artifacts import find_artifacts
 
 QUICK = {"processes": 2, "max_time_s": 2.0}
 
@@ -72,3 +75,14 @@ def test_a_broken_onnx_file_is_one_sentence(onnx_file: Path, tmp_path: Path) -> 
     broken.write_bytes(onnx_file.read_bytes()[:60])
     with pytest.raises(edgeopt.InputError, match=r"broken\.onnx can't be loaded by ONNX Runtime"):
         edgeopt.bench(broken, edgeopt.MeasureOptions(**QUICK))
+
+
+def test_a_bundles_file_that_was_changed_is_not_measured(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", *PICTURE)
+    assert [each.name for each in find_artifacts([bundle.path])]
+    (bundle.path / "model.pte").write_bytes(b"something else")
+    with pytest.raises(
+        InputError, match=r"bundle: model.pte is not the file that was exported .*export the bundle again"
+    ):
+        find_artifacts([bundle.path])
+    assert [each.name for each in find_artifacts([bundle.path / "model.pte"])] == ["model.pte"]
