@@ -27,6 +27,27 @@ MODEL_FILES = tuple(RUNTIME_OF)
 
 
 @dataclass(frozen=True)
+class Overrun:
+    """What is expected to exceed a profile's budget: latency, peak memory, energy or size, in ``unit``."""
+
+    what: str
+    value: float
+    budget: float
+    unit: str
+    profile: str
+
+    @property
+    def allowed(self) -> str:
+        """Whose budget it is, and how much."""
+        return f"{self.profile}'s budget of {self.budget:.3g} {self.unit}"
+
+    @property
+    def sentence(self) -> str:
+        """The overrun in words."""
+        return f"{self.what} of {self.value:.3g} {self.unit} is over {self.allowed}"
+
+
+@dataclass(frozen=True)
 class ArtifactEstimate:
     """What is expected of one file (or of one that an export would make) with one number of threads.
 
@@ -35,7 +56,7 @@ class ArtifactEstimate:
         latency: with its band, grade and basis, and every kernel's share.
         energy: None where the profile has no figures of power.
         size_mib: of the file; None where there is none yet.
-        over_budget: a sentence for each budget of the profile that it is expected to exceed.
+        overruns: the budgets of the profile that it is expected to exceed.
         advice: what takes the time and what would help, in words.
     """
 
@@ -46,8 +67,13 @@ class ArtifactEstimate:
     memory: MemoryEstimate
     energy: EnergyEstimate | None
     size_mib: float | None
-    over_budget: tuple[str, ...]
+    overruns: tuple[Overrun, ...]
     advice: tuple[str, ...]
+
+    @property
+    def over_budget(self) -> tuple[str, ...]:
+        """A sentence for each of the overruns."""
+        return tuple(each.sentence for each in self.overruns)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -344,7 +370,7 @@ def _estimated(candidate: _Candidate, profile: DeviceProfile, threads: int) -> A
         memory=memory,
         energy=energy,
         size_mib=candidate.size_mib,
-        over_budget=tuple(_over(profile, candidate, found, memory, energy)),
+        overruns=tuple(_over(profile, candidate, found, memory, energy)),
         advice=tuple(advice(found, _alternatives(candidate, profile, threads))),
     )
 
@@ -371,7 +397,7 @@ def _over(
     found: Estimate,
     memory: MemoryEstimate,
     energy: EnergyEstimate | None,
-) -> list[str]:
+) -> list[Overrun]:
     budgets = profile.budgets
     size = candidate.size_mib
     checks = (
@@ -381,7 +407,7 @@ def _over(
         ("size", size, budgets.size_mib, "MiB"),
     )
     return [
-        f"{what} of {value:.3g} {unit} is over {profile.name}'s budget of {budget:.3g} {unit}"
+        Overrun(what, value, budget, unit, profile.name)
         for what, value, budget, unit in checks
         if value is not None and budget is not None and value > budget
     ]

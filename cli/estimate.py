@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,13 +152,26 @@ def _draw_words(console: Console, found: Estimates) -> None:
             said.add(item.artifact)
             words = "; ".join(item.advice)
             console.print(f"{item.artifact}, {_threads(item)}: {words}", markup=False, soft_wrap=True)
-    for item in found.items:
-        for sentence in item.over_budget:
-            console.print(
-                f"over budget: {item.artifact}, {_threads(item)}: {sentence}", markup=False, soft_wrap=True
-            )
+    for sentence in _over_budget(found.items):
+        console.print(sentence, markup=False, soft_wrap=True)
     for each in found.accelerators:
         console.print(each.sentence, markup=False, soft_wrap=True, style="dim")
+
+
+def _over_budget(items: Sequence[ArtifactEstimate]) -> Iterator[str]:
+    """A line for each budget: the files that are over it, each with its figures."""
+    found: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for item in items:
+        for over in item.overruns:
+            figures = found.setdefault((over.allowed, over.what), {}).setdefault(item.artifact, {})
+            figures.setdefault(f"{over.value:.3g} {over.unit}", _threads(item))
+    for (allowed, what), files in found.items():
+        each = (
+            # Memory and size are the same with any number of threads.
+            f"{artifact} {', '.join(f'{v} ({t})' if len(figures) > 1 else v for v, t in figures.items())}"
+            for artifact, figures in files.items()
+        )
+        yield f"over {allowed} ({what}): {'; '.join(each)}"
 
 
 def _draw_layers(console: Console, item: ArtifactEstimate) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -223,6 +224,19 @@ def test_what_is_over_budget_is_said(file: Path) -> None:
     assert len(item.over_budget) == 2 and "budget of 1 MiB" in item.over_budget[1]
     (item,) = estimate(file, profile="pixel7", num_threads=[1]).items
     assert item.over_budget == ()
+
+
+def test_each_budget_has_one_line(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = tmp_path / "tight.toml"
+    profile.write_text(
+        'schema_version = 1\nname = "tight"\nextends = "pixel7"\n[budgets]\nlatency_ms = 1e-6\npeak_memory_mib = 1\n'
+        '[sources]\n"budgets" = "estimate: nothing fits"\n'
+    )
+    assert main(["estimate", str(file), "--profile", str(profile), "--num-threads", "1,2"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("over tight's budget")]
+    assert len(lines) == 2
+    assert re.search(rf"\(latency\): {file.name} \S+ ms \(1 thread\), \S+ ms \(2 threads\)$", lines[0])
+    assert re.search(rf"of 1 MiB \(peak memory\): {file.name} \S+ MiB$", lines[1])
 
 
 def test_a_core_that_is_not_known_is_warned_of(file: Path) -> None:
