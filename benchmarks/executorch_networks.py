@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent))
-from architectures.builder import width
+from mobilenets import InvertedResidual, conv, v3_large_plan
 
 from edgeopt.cost_model import Kernel
 from edgeopt.cost_model.precisions import in_precision
@@ -30,20 +30,17 @@ def _conv(
     inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, dilation: int = 1, groups: int = 1,
     act: type[nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:  # fmt: skip
-    padding = (kernel - 1) // 2 * dilation
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-    return nn.Sequential(*layers, *([act()] if act else []))
+    return conv(inputs, outputs, kernel, stride, groups, act, dilation)
 
 
 class _Excite(nn.Module):
-    def __init__(self, channels: int, squeezed: int, act: type[nn.Module], gate: type[nn.Module]) -> None:
+    """EfficientNetV2's: squeezed from the block's input, with its own activations."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
         self.scale = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, squeezed, 1), act(), nn.Conv2d(squeezed, channels, 1),
-            gate(),
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, squeezed, 1), nn.SiLU(),
+            nn.Conv2d(squeezed, channels, 1), nn.Sigmoid(),
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -78,7 +75,7 @@ def efficientnet_v2_s() -> nn.Module:
             else:
                 body = [_conv(channels, wide, act=nn.SiLU),
                         _conv(wide, wide, 3, stride, groups=wide, act=nn.SiLU),
-                        _Excite(wide, channels // 4, nn.SiLU, nn.Sigmoid), _conv(wide, outputs, act=None)]  # fmt: skip
+                        _Excite(wide, channels // 4), _conv(wide, outputs, act=None)]  # fmt: skip
             layers.append(_Residual(*body, same=same))
             channels = outputs
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 1000)]
@@ -113,30 +110,23 @@ def _resnet(depth: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _mobilenet_v3(*, dilated: bool = False, short_tail: bool = False) -> list[nn.Module]:
-    """MobileNetV3-Large's stem, 15 blocks and last convolution."""
-    last, dilation = (2 if short_tail else 1), (2 if dilated else 1)
-    plan = [  # kernel, expanded, outputs, excite, activation, stride
-        (3, 16, 16, False, nn.ReLU, 1), (3, 64, 24, False, nn.ReLU, 2), (3, 72, 24, False, nn.ReLU, 1),
-        (5, 72, 40, True, nn.ReLU, 2), (5, 120, 40, True, nn.ReLU, 1), (5, 120, 40, True, nn.ReLU, 1),
-        (3, 240, 80, False, nn.Hardswish, 2), (3, 200, 80, False, nn.Hardswish, 1),
-        (3, 184, 80, False, nn.Hardswish, 1), (3, 184, 80, False, nn.Hardswish, 1),
-        (3, 480, 112, True, nn.Hardswish, 1), (3, 672, 112, True, nn.Hardswish, 1),
-        (5, 672, 160 // last, True, nn.Hardswish, 2), (5, 960 // last, 160 // last, True, nn.Hardswish, 1),
-        (5, 960 // last, 160 // last, True, nn.Hardswish, 1),
-    ]  # fmt: skip
+    """MobileNetV3-Large's stem, 15 blocks and last convolution; the last three blocks dilated, or half as wide."""
     channels = 16
-    layers: list[nn.Module] = [_conv(3, channels, 3, 2, act=nn.Hardswish)]
-    for index, (kernel, wide, outputs, excite, act, stride) in enumerate(plan):
-        spread = dilation if index >= 12 else 1
-        step = 1 if spread > 1 else stride
-        body: list[nn.Module] = [_conv(channels, wide, act=act)] if wide != channels else []
-        body.append(_conv(wide, wide, kernel, step, dilation=spread, groups=wide, act=act))
-        if excite:
-            body.append(_Excite(wide, width(wide / 4), nn.ReLU, nn.Hardsigmoid))
-        body.append(_conv(wide, outputs, act=None))
-        layers.append(_Residual(*body, same=step == 1 and channels == outputs))
-        channels = outputs
-    return [*layers, _conv(channels, 6 * channels, act=nn.Hardswish)]
+    layers: list[nn.Module] = [conv(3, channels, 3, 2, 1, nn.Hardswish)]
+    for index, (kernel, expanded, outputs, excite, act, stride) in enumerate(v3_large_plan()):
+        last = index >= 12
+        dilation = 2 if last and dilated else 1
+        # What comes into the first of the last three is as wide as ever.
+        inside = expanded // 2 if short_tail and index > 12 else expanded
+        leaving = outputs // 2 if short_tail and last else outputs
+        layers.append(
+            InvertedResidual(
+                channels, inside, leaving, kernel=kernel, stride=1 if dilation > 1 else stride, act=act,
+                excite=excite, dilation=dilation,
+            )
+        )  # fmt: skip
+        channels = leaving
+    return [*layers, conv(channels, 6 * channels, 1, 1, 1, nn.Hardswish)]
 
 
 def _fcn_head(inputs: int) -> nn.Module:

@@ -19,11 +19,13 @@ def _width(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-def _conv(
-    inputs: int, outputs: int, kernel: int, stride: int, groups: int, act: type[nn.Module] | None
-) -> nn.Sequential:
+def conv(
+    inputs: int, outputs: int, kernel: int, stride: int, groups: int, act: type[nn.Module] | None,
+    dilation: int = 1,
+) -> nn.Sequential:  # fmt: skip
+    """A convolution of "same" size, its normalisation and its activation."""
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 * dilation, dilation, groups, bias=False),
         nn.BatchNorm2d(outputs),
     ]
     if act is not None:
@@ -47,11 +49,11 @@ def mobilenet_v1(width: float = 1.0, classes: int = 1001) -> nn.Module:
     """MobileNet V1: depthwise and pointwise pairs with ReLU6."""
     plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
     channels = _width(32 * width)
-    layers = [_conv(3, channels, 3, 2, 1, nn.ReLU6)]
+    layers = [conv(3, channels, 3, 2, 1, nn.ReLU6)]
     for outputs, stride in plan:
         wide = _width(outputs * width)
-        layers.append(_conv(channels, channels, 3, stride, channels, nn.ReLU6))
-        layers.append(_conv(channels, wide, 1, 1, 1, nn.ReLU6))
+        layers.append(conv(channels, channels, 3, stride, channels, nn.ReLU6))
+        layers.append(conv(channels, wide, 1, 1, 1, nn.ReLU6))
         channels = wide
     return _Classifier(nn.Sequential(*layers), nn.Sequential(nn.Linear(channels, classes))).eval()
 
@@ -68,19 +70,19 @@ class _SqueezeExcite(nn.Module):
         return x * self.scale(x.mean((2, 3), keepdim=True))
 
 
-class _InvertedResidual(nn.Module):
+class InvertedResidual(nn.Module):
     def __init__(
         self, inputs: int, expanded: int, outputs: int, *, kernel: int, stride: int, act: type[nn.Module],
-        excite: bool = False,
+        excite: bool = False, dilation: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         layers: list[nn.Module] = []
         if expanded != inputs:
-            layers.append(_conv(inputs, expanded, 1, 1, 1, act))
-        layers.append(_conv(expanded, expanded, kernel, stride, expanded, act))
+            layers.append(conv(inputs, expanded, 1, 1, 1, act))
+        layers.append(conv(expanded, expanded, kernel, stride, expanded, act, dilation))
         if excite:
             layers.append(_SqueezeExcite(expanded))
-        layers.append(_conv(expanded, outputs, 1, 1, 1, None))
+        layers.append(conv(expanded, outputs, 1, 1, 1, None))
         self.body = nn.Sequential(*layers)
         self.residual = stride == 1 and inputs == outputs
 
@@ -93,45 +95,51 @@ def mobilenet_v2(width: float = 1.0, classes: int = 1001) -> nn.Module:
     plan = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
             (6, 320, 1, 1)]  # fmt: skip
     channels = _width(32 * width)
-    layers: list[nn.Module] = [_conv(3, channels, 3, 2, 1, nn.ReLU6)]
+    layers: list[nn.Module] = [conv(3, channels, 3, 2, 1, nn.ReLU6)]
     for expand, outputs, repeat, stride in plan:
         for index in range(repeat):
             wide = _width(outputs * width)
             layers.append(
-                _InvertedResidual(
+                InvertedResidual(
                     channels, channels * expand, wide, kernel=3, stride=stride if index == 0 else 1,
                     act=nn.ReLU6,
                 )
             )  # fmt: skip
             channels = wide
     last = _width(1280 * max(width, 1.0))
-    layers.append(_conv(channels, last, 1, 1, 1, nn.ReLU6))
+    layers.append(conv(channels, last, 1, 1, 1, nn.ReLU6))
     return _Classifier(nn.Sequential(*layers), nn.Sequential(nn.Linear(last, classes))).eval()
 
 
-def mobilenet_v3_large(width: float = 1.0, classes: int = 1001, *, minimalistic: bool = False) -> nn.Module:
-    """MobileNet V3-Large; ``minimalistic`` without squeeze-excite, hard-swish and 5×5 kernels."""
+def v3_large_plan(*, minimalistic: bool = False) -> list[tuple[int, int, int, bool, type[nn.Module], int]]:
+    """MobileNet V3-Large's blocks: kernel, expanded, outputs, excite, activation, stride."""
     swish: type[nn.Module] = nn.ReLU if minimalistic else nn.Hardswish
     five = 3 if minimalistic else 5
-    plan = [  # kernel, expanded, outputs, excite, activation, stride
+    return [
         (3, 16, 16, False, nn.ReLU, 1), (3, 64, 24, False, nn.ReLU, 2), (3, 72, 24, False, nn.ReLU, 1),
         (five, 72, 40, True, nn.ReLU, 2), (five, 120, 40, True, nn.ReLU, 1), (five, 120, 40, True, nn.ReLU, 1),
         (3, 240, 80, False, swish, 2), (3, 200, 80, False, swish, 1), (3, 184, 80, False, swish, 1),
         (3, 184, 80, False, swish, 1), (3, 480, 112, True, swish, 1), (3, 672, 112, True, swish, 1),
         (five, 672, 160, True, swish, 2), (five, 960, 160, True, swish, 1), (five, 960, 160, True, swish, 1),
     ]  # fmt: skip
+
+
+def mobilenet_v3_large(width: float = 1.0, classes: int = 1001, *, minimalistic: bool = False) -> nn.Module:
+    """MobileNet V3-Large; ``minimalistic`` without squeeze-excite, hard-swish and 5×5 kernels."""
+    swish: type[nn.Module] = nn.ReLU if minimalistic else nn.Hardswish
+    plan = v3_large_plan(minimalistic=minimalistic)
     scaled = partial(lambda channels: _width(channels * width))
     channels = scaled(16)
-    layers: list[nn.Module] = [_conv(3, channels, 3, 2, 1, swish)]
+    layers: list[nn.Module] = [conv(3, channels, 3, 2, 1, swish)]
     for kernel, expanded, outputs, excite, act, stride in plan:
         layers.append(
-            _InvertedResidual(
+            InvertedResidual(
                 channels, scaled(expanded), scaled(outputs), kernel=kernel, stride=stride, act=act,
                 excite=excite and not minimalistic,
             )
         )  # fmt: skip
         channels = scaled(outputs)
-    layers.append(_conv(channels, scaled(960), 1, 1, 1, swish))
+    layers.append(conv(channels, scaled(960), 1, 1, 1, swish))
     last = _width(1280 * max(width, 1.0))
     head = nn.Sequential(nn.Linear(scaled(960), last), swish(), nn.Linear(last, classes))
     return _Classifier(nn.Sequential(*layers), head).eval()
@@ -142,15 +150,15 @@ def efficientnet_lite0(classes: int = 1000) -> nn.Module:
     plan = [(1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5),
             (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)]  # fmt: skip
     channels = 32
-    layers: list[nn.Module] = [_conv(3, channels, 3, 2, 1, nn.ReLU6)]
+    layers: list[nn.Module] = [conv(3, channels, 3, 2, 1, nn.ReLU6)]
     for expand, outputs, repeat, stride, kernel in plan:
         for index in range(repeat):
             layers.append(
-                _InvertedResidual(
+                InvertedResidual(
                     channels, channels * expand, outputs, kernel=kernel, stride=stride if index == 0 else 1,
                     act=nn.ReLU6,
                 )
             )  # fmt: skip
             channels = outputs
-    layers.append(_conv(channels, 1280, 1, 1, 1, nn.ReLU6))
+    layers.append(conv(channels, 1280, 1, 1, 1, nn.ReLU6))
     return _Classifier(nn.Sequential(*layers), nn.Sequential(nn.Linear(1280, classes))).eval()

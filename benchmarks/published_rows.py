@@ -256,8 +256,8 @@ def _row(line: dict[str, str], run: _Run | None) -> Row | str:
         return f"model without a graph here ({line['model']})"
     if architecture in FLOAT_ONLY and precision != "fp32":
         return f"what its {precision} file computes in isn't clear ({line['model']})"
-    whole = machine(line["device"])
-    threads = _threads(line["threads"], whole, devices()[line["device"]])
+    whole, entry = machine(line["device"]), devices()[line["device"]]
+    threads = _threads(line["threads"], whole, entry)
     if threads is None:
         return "threads not given"
     words = re.search(r"(all|big|little) cores", line["source"])
@@ -266,7 +266,6 @@ def _row(line: dict[str, str], run: _Run | None) -> Row | str:
         return "more threads than the cores it was bound to"
     if run:
         allowed = _known_to(run.era, allowed)
-    entry = devices()[line["device"]]
     # What ncnn calls float is fp16 storage on Arm; elsewhere it computes and stores float32.
     if library == "ncnn" and precision == "fp16" and not (_is_arm(entry) or entry.get("stores_fp16")):
         precision = "fp32"
