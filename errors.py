@@ -1,6 +1,6 @@
 """The few ways in which edgeopt fails, each with the exit code it means.
 
-0 success · 1 our own failure · 2 usage or bad input · 3 a gate failed · 130 interrupted.
+0 success · 1 our own failure · 2 usage or bad input · 3 a gate failed · 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 A message is one sentence that says what was wrong, where, and what to do.
 """
 

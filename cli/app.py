@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import EdgeoptError
+from . import interrupts
 from .reporter import error_envelope, print_error, print_json
 
 app = typer.Typer(
@@ -70,13 +71,16 @@ _register()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code (0, 1, 2, 3 or 130; see ``errors``)."""
+    """Run the command line and return the exit code (0, 1, 2, 3, or 128 + the signal that ended it; see ``errors``)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     verbose = "--verbose" in arguments
     command = next((word for word in arguments if not word.startswith("-")), "")
     try:
-        result = app(args=arguments, prog_name="edgeopt", standalone_mode=False)
+        with interrupts.taken_as_ctrl_c():
+            result = app(args=arguments, prog_name="edgeopt", standalone_mode=False)
+        if interrupts.unsaid(result):
+            raise KeyboardInterrupt
         return int(result or 0)
     except EdgeoptError as error:
         _fail(command, str(error), as_json)
@@ -84,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_traceback(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _fail(command, "interrupted", as_json)
-        return 130
+        _fail(command, interrupts.reason(), as_json)
+        return interrupts.exit_code()
     except BrokenPipeError:
         return 141
     except Exception as error:

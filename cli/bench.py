@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from . import interrupts
 from .measuring import (
     Affinity,
     Csv,
@@ -196,7 +197,7 @@ def bench(
         payload["profiles_of_ops"] = list(result.profiles)
     _print(reporter, payload, csv, markdown, errors)
     if result.interrupted:
-        return 130
+        return interrupts.shown()
     return max((failure.exit_code for failure in result.failures), default=0)
 
 

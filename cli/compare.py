@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import EdgeoptError, InputError
+from . import interrupts
 from .measuring import (
     Affinity,
     Csv,
@@ -151,7 +152,7 @@ def compare(
     keep(run, store, no_store, reporter)
     _print(reporter, outcome, run, csv, markdown, [str(failure) for failure in failures])
     if outcome is not None and outcome.partial:
-        return 130
+        return interrupts.shown()
     return max((failure.exit_code for failure in failures), default=0)
 
 

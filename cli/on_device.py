@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from . import interrupts
 from .measuring import keep
 from .reporter import Reporter
 
@@ -117,7 +118,7 @@ def bench_devices(
         payload["comparisons"] = beside_shell(measurements)
     show(reporter, payload, [str(f) for f in result.failures])
     if result.interrupted:
-        return 130
+        return interrupts.shown()
     return max((failure.exit_code for failure in result.failures), default=0)
 
 

@@ -7,7 +7,6 @@ twice, and a crash deep in an exporter or runtime costs one artefact, not the ex
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import multiprocessing
 import os
@@ -24,12 +23,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ..runtimes.lifetime import end_with_parent
+
 T = TypeVar("T")
 Progress = Callable[[str], None]
-_PR_SET_PDEATHSIG = 1
 # A conversion computes all the time: one that uses no processor for this long waits for a thread that the fork
 # did not copy.
 _STALL_S = 30.0
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _forks_stall = threading.Event()
 _dead_pools: list[Any] = []
 
@@ -125,23 +126,22 @@ def _available_memory_mib() -> float:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C while forking takes effect afterwards.
+    """Ctrl-C, and what is handled like it, takes effect after the fork.
 
     At once, its KeyboardInterrupt could be raised in one of the hooks that libraries have around a fork, and
     Python ignores what is raised there.
     """
     here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is None:
-        yield
-        return
+    handled = [number for number in _INTERRUPTS if callable(signal.getsignal(number))] if here else []
     came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in handled}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if came:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(came[0])
 
 
 def _can_fork() -> bool:
@@ -174,7 +174,7 @@ class _Running(Generic[T]):
         receiver, sender = context.Pipe(duplex=False)
         handle, log = tempfile.mkstemp(prefix="edgeopt-", suffix=".log")
         os.close(handle)
-        process = context.Process(target=_child, args=(task, sender, log), daemon=True)
+        process = context.Process(target=_child, args=(task, sender, log, os.getpid()), daemon=True)
         process.start()
         sender.close()
         return cls(task, process, receiver, Path(log))
@@ -233,10 +233,11 @@ class _Running(Generic[T]):
         return f"the process ended with exit code {code} and no result"
 
 
-def _child(task: Task[Any], sender: Connection, log: str) -> None:
-    _die_with_parent()
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _child(task: Task[Any], sender: Connection, log: str, parent: int) -> None:
+    end_with_parent(parent)
+    # What interrupts reaches the whole process group; the parent decides what it means.
+    for number in _INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
     with Path(log).open("w", encoding="utf-8") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
@@ -258,11 +259,6 @@ def _child(task: Task[Any], sender: Connection, log: str) -> None:
     sender.close()
     # Exit handlers belong to the parent (progress bars, thread pools that don't exist here).
     os._exit(0)
-
-
-def _die_with_parent() -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _renew_thread_pools() -> None:

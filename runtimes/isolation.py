@@ -107,7 +107,7 @@ def run_job(
     Raises:
         InputError, EdgeoptError: what the child reported, or how it died (file and signal named).
     """
-    (folder / "job.json").write_text(json.dumps(job))
+    (folder / "job.json").write_text(json.dumps({**job, "parent": os.getpid()}))
     result_file = folder / "result.json"
     result_file.unlink(missing_ok=True)
     command = [*python_command(module, interpreter_for(runtime)), str(folder)]

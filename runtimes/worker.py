@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import EdgeoptError, InputError
 from . import open_model
 from .isolation import load_batches, save_batches
+from .lifetime import end_with_parent
 
 
 def serve(work: Callable[[dict[str, Any], Path], dict[str, Any]]) -> None:
@@ -23,8 +24,10 @@ def serve(work: Callable[[dict[str, Any], Path], dict[str, Any]]) -> None:
     Leaves by ``os._exit``: some runtimes crash in their static destructors after the work is done.
     """
     folder = Path(sys.argv[1])
+    job = json.loads((folder / "job.json").read_text())
+    end_with_parent(job.pop("parent"))
     try:
-        result = work(json.loads((folder / "job.json").read_text()), folder)
+        result = work(job, folder)
     except EdgeoptError as error:
         kind = "input" if isinstance(error, InputError) else "edgeopt"
         result = {"error": {"kind": kind, "message": str(error)}}
