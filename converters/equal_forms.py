@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .attention_forms import plain_attention, product_of_batches
 from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
 
@@ -322,11 +323,14 @@ def _is_symbolic(node: torch.fx.Node) -> bool:
 
 @dataclass(frozen=True)
 class _Rule:
-    """``find`` gives the form of a node; ``format`` is what needs it, None for both formats."""
+    """``find`` gives the form of a node; ``format`` is what needs it, None for both formats.
+
+    A form without a ``title`` is only faster: nothing that a user need be told.
+    """
 
     find: Callable[[torch.fx.Node], Form | None]
     format: str | None
-    title: str
+    title: str = ""
 
 
 _MASK = _Rule(_masked_assignment, None, "an assignment through a mask is written as where")
@@ -349,6 +353,9 @@ _NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensor
 _POOL3D = _Rule(pool_by_axes, "pte", "a 3-D pooling is written as poolings of two axes and of one")
 _POWER = _Rule(_power, "tflite", "a power is written as products")
 
+_ATTENTION = _Rule(plain_attention, "pte")
+_PRODUCT = _Rule(product_of_batches, "pte")
+
 _CELL = _Rule(cell_form, None, "a recurrent cell is written as linear layers and gates")
 _RECURRENT = _Rule(
     recurrent_form, None, "a recurrent layer is written as linear layers and gates, step by step"
@@ -359,6 +366,8 @@ _RULES: dict[Any, _Rule] = {
     _ATEN.div.Tensor: _NUMBER,
     _ATEN.add.Tensor: _NUMBER,
     _ATEN.sub.Tensor: _NUMBER,
+    _ATEN.scaled_dot_product_attention.default: _ATTENTION,
+    _ATEN.matmul.default: _PRODUCT,
     _ATEN.lstm.input: _RECURRENT,
     _ATEN.gru.input: _RECURRENT,
     _ATEN.lstm_cell.default: _CELL,

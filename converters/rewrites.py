@@ -66,7 +66,8 @@ def rewrite_program(
     for node in list(changed.graph_module.graph.nodes):
         form = equal_form(node, output_format)
         if form is not None:
-            notes.setdefault(str(node.target), _note(node, form.title, output_format))
+            if form.title:
+                notes.setdefault(str(node.target), _note(node, form.title, output_format))
             replace(changed, node, form.function, form.inputs)
     if str(torch.ops.aten.conv3d.default) in notes:
         # The slices of its weight are weights of their own, or XNNPACK takes none of the convolutions.

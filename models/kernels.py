@@ -228,12 +228,13 @@ class _Reader:
         if self._is_constant(right):
             yield linear(node.name, shapes[0], shapes[2], "fp32", bias=False, delegate="XNNPACK")
             return
-        copies = op_name(node) == "matmul" and len(node_shape(left)) > 2 and len(node_shape(right)) > 2
+        batches = [node_shape(each)[:-2] for each in (left, right)]
+        copies = op_name(node) == "matmul" and all(batches) and batches[0] != batches[1]
         yield from self._product(node.name, *shapes, copies=copies)
 
     def _product(self, name: str, left: Shape, right: Shape, out: Shape, *, copies: bool) -> Iterator[Kernel]:
         if copies and self._format == "pte":
-            # ExecuTorch writes a batched product out as two expansions, which it copies, and a product.
+            # ExecuTorch writes a product of batches of unlike sizes as two expansions, which it copies, and a product.
             for side, shape in (("left", left), ("right", right)):
                 yield simple(f"{name}.{side}", "layout", [shape], shape)
         yield product(name, left, right, out, "fp32", delegate="XNNPACK")
@@ -242,22 +243,27 @@ class _Reader:
         query, key, value = (node_shape(each) for each in node.args[:3])
         scores, out = Shape.of((*query[:-1], key[-2])), Shape.of(node_shape(node))
         shapes = [Shape.of(sizes) for sizes in (query, key, value)]
-        flipped, copies = Shape.of((*key[:-2], key[-1], key[-2])), len(query) > 2
+        flipped = Shape.of((*key[:-2], key[-1], key[-2]))
+        masked = argument_of(node, "attn_mask", None) is not None
         pte = self._format == "pte"
+        # Without a mask the converter writes it as two products and a softmax.
+        copies = masked and len(query) > 2
         if pte:
             # LiteRT's exporter folds the scale into weights and the turned keys into what made them.
             yield simple(f"{node.name}.key", "layout", [shapes[1]], flipped, delegate="XNNPACK")
-            for part, shape in (("query_scale", shapes[0]), ("key_scale", flipped)):
-                yield simple(f"{node.name}.{part}", "elementwise", [shape], shape)
+            delegate = None if masked else "XNNPACK"
+            yield simple(f"{node.name}.query_scale", "elementwise", [shapes[0]], shapes[0], delegate=delegate)
+        if pte and masked:
+            yield simple(f"{node.name}.key_scale", "elementwise", [flipped], flipped)
         yield from self._product(f"{node.name}.scores", shapes[0], flipped, scores, copies=copies)
         if len(node.args) > 3 and isinstance(node.args[3], torch.fx.Node):
             mask = Shape.of(node_shape(node.args[3]))
             yield simple(f"{node.name}.mask", "elementwise", [scores, mask], scores, delegate="XNNPACK")
         yield simple(f"{node.name}.softmax", "softmax", [scores], scores, delegate="XNNPACK")
-        if pte:
+        if pte and masked:
             yield from _safe_softmax(node.name, scores)
         yield from self._product(node.name, scores, shapes[2], out, copies=copies)
-        if pte:
+        if pte and masked:
             for part in ("there", "back"):
                 yield simple(f"{node.name}.{part}", "layout", [out], out, delegate="XNNPACK")
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import edgeopt
 from edgeopt.converters.file_report import inspect_file
 from edgeopt.converters.kernels import file_kernels
 from edgeopt.cost_model import Kernel, predict
@@ -228,3 +229,36 @@ def test_what_is_no_model_file_is_refused(tmp_path: Path, name: str) -> None:
         file_kernels(path)
     with pytest.raises(InputError, match="does not exist"):
         file_kernels(tmp_path / "missing.pte")
+
+
+@pytest.mark.slow
+def test_attention_without_a_mask_is_two_products_and_a_softmax(tmp_path: Path) -> None:
+    """ExecuTorch's own form compares every score to find rows that are masked as a whole, and copies both sides."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv = nn.Linear(32, 96)
+
+        def forward(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+            q, k, v = (part.reshape(1, 10, 4, 8).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+            causal = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)
+            return nn.functional.scaled_dot_product_attention(q, causal, v) @ other
+
+    torch.manual_seed(0)
+    module, example = Attention().eval(), (torch.randn(1, 10, 32), torch.randn(1, 4, 8, 3))
+    bundle = edgeopt.export(
+        module, profile="pixel7", precision="fp32", formats=("pte",), example_inputs=example,
+        output=tmp_path / "b",
+    )  # fmt: skip
+    assert bundle.artifacts[0].parity[0]["snr_db"] > 100
+    from_file = file_kernels(tmp_path / "b" / "model.pte")
+    assert {kernel.kind for kernel in from_file if not kernel.delegate} <= {
+        "layout"
+    }  # the split of the heads
+    from_program = program_kernels(torch.export.export(module, example), "pte")
+    for kinds in (_kinds(from_file), _kinds(from_program)):
+        assert (kinds["matmul"], kinds["softmax"], kinds["pool"]) == (5, 2, 0)
+    profile = load_profile("pixel7")
+    times = [predict(each, profile, runtime="executorch").latency_ms for each in (from_program, from_file)]
+    assert times[0] == pytest.approx(times[1], rel=0.1)

@@ -61,6 +61,8 @@ def main(folder: Path) -> None:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
+    from edgeopt.converters.rewrites import rewrite_program
+
     torch.manual_seed(0)
     models = {
         "picture": (Picture().eval(), (torch.randn(1, 3, 64, 64),)),
@@ -69,7 +71,9 @@ def main(folder: Path) -> None:
     for name, (model, inputs) in models.items():
         exported = torch.export.export(model, inputs)
         torch.export.save(exported, folder / f"{name}.pt2")
-        lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        # As the converter does: both sides are compared in the forms that it gives the exporters.
+        written, _ = rewrite_program(exported, "pte")
+        lowered = to_edge_transform_and_lower(written, partitioner=[XnnpackPartitioner()])
         (folder / f"{name}.pte").write_bytes(lowered.to_executorch().buffer)
         plain = folder / f"{name}.tflite"
         litert_torch.convert(model, inputs).export(str(plain))
