@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from .attention_forms import plain_attention, product_of_batches
+from .depthwise_forms import depthwise_by_rows
 from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
 
@@ -40,7 +41,7 @@ def equal_form(node: torch.fx.Node, output_format: str | None) -> EqualForm | No
             both formats need.
     """
     rule = _RULES.get(node.target)
-    if rule is None or rule.format != output_format or _is_symbolic(node):
+    if rule is None or output_format not in rule.formats or _is_symbolic(node):
         return None
     function = rule.find(node)
     return None if function is None else EqualForm(rule.title, function, tuple(node.all_input_nodes))
@@ -323,7 +324,8 @@ def _is_symbolic(node: torch.fx.Node) -> bool:
 
 @dataclass(frozen=True)
 class _Rule:
-    """``find`` gives the form of a node; ``format`` is what needs it, None for both formats.
+    """``find`` gives the form of a node; ``format`` is what needs it: None for both formats before anything is
+    optimised, ``each`` for both in their converters.
 
     A form without a ``title`` is only faster: nothing that a user need be told.
     """
@@ -331,6 +333,10 @@ class _Rule:
     find: Callable[[torch.fx.Node], Form | None]
     format: str | None
     title: str = ""
+
+    @property
+    def formats(self) -> tuple[str | None, ...]:
+        return ("pte", "tflite") if self.format == "each" else (self.format,)
 
 
 _MASK = _Rule(_masked_assignment, None, "an assignment through a mask is written as where")
@@ -355,6 +361,8 @@ _POWER = _Rule(_power, "tflite", "a power is written as products")
 
 _ATTENTION = _Rule(plain_attention, "pte")
 _PRODUCT = _Rule(product_of_batches, "pte")
+
+_DEPTHWISE = _Rule(depthwise_by_rows, "each")
 
 _CELL = _Rule(cell_form, None, "a recurrent cell is written as linear layers and gates")
 _RECURRENT = _Rule(
@@ -392,5 +400,6 @@ _RULES: dict[Any, _Rule] = {
     _ATEN.embedding_bag.padding_idx: _BAG,
     _ATEN.embedding_bag.default: _BAG,
     _ATEN.conv3d.default: _VOLUME,
+    _ATEN.conv2d.default: _DEPTHWISE,
     _ATEN.affine_grid_generator.default: _AFFINE,
 }

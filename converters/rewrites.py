@@ -18,6 +18,7 @@ from .equal_forms import equal_form
 from .rewriting import copy_program, finish, fold_constants, replace, separate_outputs
 
 _MAX_MATRIX = 4 * MAX_TRANSFORM * (MAX_TRANSFORM // 2 + 1)
+_SLICED = (torch.ops.aten.conv3d.default, torch.ops.aten.conv2d.default)
 _COMPLEX = "complex numbers are written as pairs of real tensors"
 
 
@@ -69,7 +70,7 @@ def rewrite_program(
             if form.title:
                 notes.setdefault(str(node.target), _note(node, form.title, output_format))
             replace(changed, node, form.function, form.inputs)
-    if str(torch.ops.aten.conv3d.default) in notes:
+    if any(node.target in _SLICED for node in wanted):
         # The slices of its weight are weights of their own, or XNNPACK takes none of the convolutions.
         fold_constants(changed, views=True)
     finish(changed)

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from ..cost_model import Kernel
 from ..cost_model.kernels import Kind
 from ..cost_model.shapes import Filter, Shape, convolution, linear, mean, pooling, product, simple
+from .depthwise import is_large_depthwise, rows_of_parts
 from .nodes import argument_of, as_list, dtype_of, op_name
 from .workload import node_shape
 
@@ -206,11 +207,25 @@ class _Reader:
         transposed = "transpose" in op or (op == "convolution" and bool(node.args[6]))
         data, weights = node.all_input_nodes[0], node_shape(node.args[1])
         groups = argument_of(node, "groups", 1)
+        if is_large_depthwise(node) and (parts := rows_of_parts(weights)):
+            yield from self._by_rows(node, parts)
+            return
         taps = Filter(weights[2:], as_list(argument_of(node, "stride", 1)), int(groups))
         yield convolution(
             node.name, self._picture(data), self._picture(node), taps, "fp32", transposed=transposed,
             delegate="XNNPACK",
         )  # fmt: skip
+
+    def _by_rows(self, node: torch.fx.Node, parts: list[tuple[int, int]]) -> Iterator[Kernel]:
+        """A large depthwise convolution as the converters write it: a sum of some with fewer rows."""
+        weights, stride = node_shape(node.args[1]), as_list(argument_of(node, "stride", 1))
+        data, out = self._picture(node.args[0]), self._picture(node)  # type: ignore[arg-type]
+        for index, (_, rows) in enumerate(parts):
+            taps = Filter((rows, weights[3]), stride, weights[0])
+            yield convolution(f"{node.name}.{index}", data, out, taps, "fp32", delegate="XNNPACK")
+            yield simple(f"{node.name}.rows", "layout", [out], out, delegate="XNNPACK")
+            if index:
+                yield simple(f"{node.name}.sum", "elementwise", [out, out], out, delegate="XNNPACK")
 
     def _linear(self, node: torch.fx.Node) -> Iterator[Kernel]:
         addmm = op_name(node) == "addmm"

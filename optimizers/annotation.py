@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from ..models.depthwise import is_large_depthwise, rows_of_parts
+from ..models.workload import node_shape
 from .observers import ObserverName, activation_observer
 
 _ATEN = torch.ops.aten
@@ -120,6 +122,7 @@ def _quantizer_class() -> Any:
                 if node.name in self._keep_float:
                     node.meta.pop(Q_ANNOTATION_KEY, None)
             _no_padded_input_at_run_time(model, Q_ANNOTATION_KEY)
+            _no_large_depthwise(model, Q_ANNOTATION_KEY)
             _range_behind_clamps(model, Q_ANNOTATION_KEY)
             _no_zero_point_on_the_right(model, Q_ANNOTATION_KEY)
             _ranges_known_beforehand(model, Q_ANNOTATION_KEY)
@@ -139,6 +142,13 @@ def _no_padded_input_at_run_time(model: torch.fx.GraphModule, key: str) -> None:
         spec = annotation.input_qspec_map.get(node.args[0])
         if spec is not None and spec.is_dynamic:
             del node.meta[key]
+
+
+def _no_large_depthwise(model: torch.fx.GraphModule, key: str) -> None:
+    """Leave depthwise convolutions in float for which XNNPACK has no kernel: in float they go in parts, which is faster."""
+    for node in model.graph.nodes:
+        if is_large_depthwise(node) and rows_of_parts(node_shape(node.args[1])):
+            node.meta.pop(key, None)
 
 
 def _range_behind_clamps(model: torch.fx.GraphModule, key: str) -> None:

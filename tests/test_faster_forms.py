@@ -1,0 +1,82 @@
+"""Forms that are only faster: the same numbers, and kernels that the delegate has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import edgeopt
+from edgeopt.converters.kernels import file_kernels
+from edgeopt.converters.rewrites import rewrite_program
+from edgeopt.models.kernels import program_kernels
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(3, 13), st.integers(1, 13)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 7), st.integers(0, 7)),
+    size=st.tuples(st.integers(5, 20), st.integers(5, 20)),
+    bias=st.booleans(),
+)
+def test_a_large_depthwise_convolution_is_the_sum_of_its_parts(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    size: tuple[int, int],
+    bias: bool,
+) -> None:
+    assume(kernel[0] * kernel[1] > 25)
+    assume(all(s + 2 * p >= k for s, p, k in zip(size, padding, kernel, strict=True)))
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 3, kernel, stride, padding, groups=3, bias=bias).eval()
+    example = torch.randn(2, 3, *size)
+    program = torch.export.export(layer, (example,))
+    written, notes = rewrite_program(program, "tflite")
+    convolutions = [n for n in written.graph.nodes if n.target is torch.ops.aten.conv2d.default]
+    assert all(n.args[1].meta["val"].shape[2:].numel() <= 25 for n in convolutions) and not notes
+    # A part may be padded by more than it needs, never so that a row of zeros is all it sees.
+    assert len(convolutions) == -(-kernel[0] // (25 // kernel[1]))
+    torch.testing.assert_close(written.module()(example), layer(example), rtol=1e-4, atol=1e-5)
+
+
+class _Block(nn.Module):
+    """What MobileNetV3 and ConvNeXt have between their convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.Hardswish())
+        self.deep = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Hardswish())
+        self.wide = nn.Conv2d(16, 16, 7, padding=3, groups=16)
+        self.leave = nn.Sequential(nn.Conv2d(16, 32, 1), nn.GELU(), nn.Conv2d(32, 8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.deep(self.enter(x))
+        return self.leave(x + self.wide(x))
+
+
+@pytest.mark.slow
+def test_an_int8_file_is_delegated_as_a_whole(tmp_path: Path) -> None:
+    """LiteRT has its own, slow int8 kernels of hard-swish and GELU; XNNPACK has none for 7×7 depthwise filters."""
+    torch.manual_seed(0)
+    module, example = _Block().eval(), torch.randn(1, 3, 48, 48)
+    bundle = edgeopt.export(
+        module, profile="pixel7", precision="int8-static,fp32", example_inputs=(example,),
+        calibration=[(example,)], output=tmp_path / "b",
+    )  # fmt: skip
+    assert len(bundle.artifacts) == 4
+    signals = {}
+    for artifact in bundle.artifacts:
+        kernels = file_kernels(tmp_path / "b" / artifact.file)
+        assert all(kernel.delegate for kernel in kernels), artifact.file
+        assert max(k.macs for k in kernels if k.kind == "depthwise") <= 16 * 24 * 24 * 25, artifact.file
+        signals[artifact.file] = artifact.parity[0]["snr_db"]
+    assert signals["model.pte"] == pytest.approx(signals["model.tflite"], abs=0.5)
+    assert min(signals.values()) > 25
+    parts = [k for k in program_kernels(torch.export.export(module, (example,))) if k.kind == "depthwise"]
+    assert len(parts) == 4
