@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from cost_model_fit import EMULATED, Fit, Problem
 from published_rows import Row
 
@@ -103,11 +104,16 @@ def _held_out(
     if jobs == 1:
         yield from map(_fold, groups)
         return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs, initializer=_one_thread) as pool:
         yield from pool.imap(_fold, groups)
 
 
 _FITS: list[Fit] = []
+
+
+def _one_thread() -> None:
+    # The threads that the fit of all rows left behind aren't in a forked process: it would wait for them for ever.
+    torch.set_num_threads(1)
 
 
 def _fold(out: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
