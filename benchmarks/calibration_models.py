@@ -1,7 +1,7 @@
 """Real architectures that are not in the calibration suite: what calibration_check.py predicts and measures.
 
-Built from the configurations of the transformers package with random weights: for latency only. Sizes are
-those of the papers' smallest or best known variant.
+Built from the configurations of the transformers package, or as published, with random weights: for latency only.
+Sizes are those of the papers' smallest or best known variant.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from mobilenets import mobilenet_v3_large
 from torch import nn
+
+from edgeopt.calibration.networks import Fire
 
 IMAGE = (1, 3, 224, 224)
 
@@ -120,6 +123,33 @@ def _bert_tiny() -> nn.Module:
     return _Text(BertModel(config))
 
 
+def _squeezenet_1_1() -> nn.Module:
+    pool = lambda: nn.MaxPool2d(3, 2, ceil_mode=True)  # noqa: E731
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(),
+        Fire(64, 16, 64), Fire(128, 16, 64), pool(),
+        Fire(128, 32, 128), Fire(256, 32, 128), pool(),
+        Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256),
+        nn.Conv2d(512, 1000, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+
+
+def _convnext_femto() -> nn.Module:
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    # At the initial 1e-6 nothing of a block is left in int8, and LiteRT drops it.
+    config = ConvNextConfig(
+        hidden_sizes=[48, 96, 192, 384], depths=[2, 2, 6, 2], num_labels=1000, layer_scale_init_value=0.5
+    )
+    return _Logits(ConvNextForImageClassification(config))
+
+
+def _segformer_b0() -> nn.Module:
+    from transformers import SegformerConfig, SegformerForImageClassification
+
+    return _Logits(SegformerForImageClassification(SegformerConfig(num_labels=1000)))
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "bert_tiny": (_bert_tiny, (1, 128)),
     "mobilenet_v1": (_mobilenet_v1, IMAGE),
@@ -130,6 +160,10 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mobilevit_xxs": (_mobilevit_xxs, (1, 3, 256, 256)),
     "vit_tiny": (_vit_tiny, IMAGE),
     "resnet_50": (lambda: _resnet("bottleneck", [3, 4, 6, 3], [256, 512, 1024, 2048]), IMAGE),
+    "mobilenet_v3_large": (mobilenet_v3_large, IMAGE),
+    "squeezenet_1_1": (_squeezenet_1_1, IMAGE),
+    "convnext_femto": (_convnext_femto, IMAGE),
+    "segformer_b0": (_segformer_b0, IMAGE),
 }
 
 

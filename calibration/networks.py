@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 
-def convs_of(plan: Sequence[tuple[int, int, int, int]]) -> nn.Module:
-    """A chain of (inputs, outputs, kernel, stride) convolutions with ReLU."""
+def convs_of(plan: Sequence[tuple[int, int, int, int]], act: type[nn.Module] = nn.ReLU) -> nn.Module:
+    """A chain of (inputs, outputs, kernel, stride) convolutions, each with an activation."""
     layers: list[nn.Module] = []
     for inputs, outputs, kernel, stride in plan:
-        layers += [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.ReLU()]
+        layers += [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), act()]
     return nn.Sequential(*layers)
 
 
@@ -109,6 +109,63 @@ class Basic(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(1, inputs, H, W) → (1, outputs, H/stride, W/stride)."""
         return torch.relu(self.second(torch.relu(self.first(x))) + self.short(x))
+
+
+class Separable(nn.Module):
+    """A depthwise convolution and a pointwise one, each with ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, inputs, H, W) → (1, outputs, H/stride, W/stride)."""
+        return torch.relu(self.pointwise(torch.relu(self.depthwise(x))))
+
+
+class Bottleneck(nn.Module):
+    """A residual of a 1×1, a 3×3 in groups of ``group`` channels and a 1×1 convolution.
+
+    With ``few`` the channels are weighed by squeeze-and-excitation of so many.
+    """
+
+    def __init__(
+        self, inputs: int, wide: int, outputs: int, stride: int = 1, group: int = 0, few: int = 0
+    ) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(inputs, wide, 1)
+        self.middle = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide // group if group else 1)
+        self.gate = None
+        if few:
+            self.gate = nn.Sequential(
+                nn.Conv2d(wide, few, 1), nn.ReLU(), nn.Conv2d(few, wide, 1), nn.Sigmoid()
+            )
+        self.leave = nn.Conv2d(wide, outputs, 1)
+        plain = inputs == outputs and stride == 1
+        self.short = nn.Identity() if plain else nn.Conv2d(inputs, outputs, 1, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, inputs, H, W) → (1, outputs, H/stride, W/stride)."""
+        y = torch.relu(self.middle(torch.relu(self.enter(x))))
+        if self.gate is not None:
+            y = y * self.gate(y.mean((2, 3), keepdim=True))
+        return torch.relu(self.leave(y) + self.short(x))
+
+
+class Next(nn.Module):
+    """A depthwise 7×7 convolution, a norm over channels and two linear layers, channels last, with a shortcut."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, width, H, W) → the same."""
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        return x + self.down(functional.gelu(self.up(y))).permute(0, 3, 1, 2)
 
 
 class Deep(nn.Module):
@@ -260,6 +317,47 @@ class Patches(nn.Module):
         y = y * 2 + y
         y = y.transpose(1, 3).reshape(channels * height // 2, width // 2, 2, 2).transpose(1, 2)
         return y.reshape(1, channels, height, width)
+
+
+class Pooled(nn.Module):
+    """A pointwise convolution, so that what follows is quantised with it, and pools."""
+
+    def __init__(self, inputs: int, channels: int, *pools: nn.Module) -> None:
+        super().__init__()
+        self.enter, self.pools = nn.Conv2d(inputs, channels, 1), nn.Sequential(*pools)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, inputs, H, W) → (1, channels, less, less)."""
+        return self.pools(torch.relu(self.enter(x)))
+
+
+class Scaled(nn.Module):
+    """A pointwise convolution whose channels are multiplied by their means, again and again."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(inputs, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, inputs, H, W) → (1, channels, H, W)."""
+        y = torch.relu(self.enter(x))
+        for _ in range(4):
+            y = y * y.mean((2, 3), keepdim=True)
+        return y
+
+
+class Joined(nn.Module):
+    """Pointwise convolutions each of which sees all before it (a dense block, arXiv:1608.06993)."""
+
+    def __init__(self, inputs: int, growth: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(inputs + i * growth, growth, 1) for i in range(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, inputs, H, W) → (1, inputs + layers·growth, H, W)."""
+        for layer in self.layers:
+            x = torch.cat([x, torch.relu(layer(x))], 1)
+        return x
 
 
 class Pools(nn.Module):

@@ -17,15 +17,21 @@ from torch import nn
 from .networks import (
     Activations,
     Basic,
+    Bottleneck,
     Deep,
     Embeddings,
     Encoder,
     Fire,
     Inverted,
+    Joined,
+    Next,
     Norms,
     Patches,
+    Pooled,
     Pools,
     Products,
+    Scaled,
+    Separable,
     Softmaxes,
     Steps,
     Together,
@@ -35,7 +41,7 @@ from .networks import (
     linears_of,
 )
 
-VERSION = 4
+VERSION = 5
 
 Shape = tuple[int, ...]
 
@@ -107,6 +113,13 @@ def _convolutions() -> tuple[Carrier, ...]:
         "point_dense": 14, "square_112": 112, "square_56": 56, "square_28": 28, "square_14": 14, "square_7": 7,
         "halving_112": 112,
     }  # fmt: skip
+    # Dynamic int8 of a .pte takes convolutions with ReLU6, not those with ReLU.
+    clamped = {
+        "clamped_56": (56, ((40, 80, 1, 1), (80, 112, 1, 1))),
+        "clamped_28": (28, ((96, 224, 1, 1), (224, 144, 1, 1))),
+        "clamped_14": (14, ((288, 544, 1, 1), (544, 320, 1, 1))),
+        "clamped_7": (7, ((480, 992, 1, 1), (992, 576, 1, 1))),
+    }
     deep = {
         "depth_112": (40, 112, ((3, 1), (3, 2), (3, 1))),
         "depth_104": (88, 104, ((3, 2), (3, 1))),
@@ -114,6 +127,7 @@ def _convolutions() -> tuple[Carrier, ...]:
         "depth_28": (168, 28, ((3, 1), (5, 1), (3, 2))),
         "depth_14": (480, 14, ((5, 1), (3, 1), (5, 2), (3, 1))),
         "depth_7": (960, 7, ((3, 1), (5, 1))),
+        "depth_wide": (72, 40, ((7, 1), (7, 2), (7, 1))),
         "depth_small": (24, 32, ((3, 1), (3, 2), (5, 1))),
     }
     groups = {
@@ -126,6 +140,10 @@ def _convolutions() -> tuple[Carrier, ...]:
     }
     return (
         *(Carrier(name, partial(convs_of, plan), _image(plan[0][0], sides[name])) for name, plan in convs.items()),
+        *(
+            Carrier(name, partial(convs_of, plan, nn.ReLU6), _image(plan[0][0], side))
+            for name, (side, plan) in clamped.items()
+        ),
         *(
             Carrier(name, partial(grouped_of, c, 1, plan), _image(c, side))
             for name, (c, side, plan) in deep.items()
@@ -158,6 +176,7 @@ def _products() -> tuple[Carrier, ...]:
         Carrier("softmax_64", Softmaxes, _two((4, 64, 64))),
         Carrier("softmax_144", Softmaxes, _two((6, 144, 144))),
         Carrier("softmax_256", Softmaxes, _two((16, 256, 256))),
+        Carrier("softmax_49", Softmaxes, _two((2, 784, 49))),
         Carrier("norm_64", lambda: Norms(96), ((1, 64, 96),)),
         Carrier("norm_144", lambda: Norms(256), ((1, 144, 256),)),
         Carrier("norm_256", lambda: Norms(64), ((4, 256, 64),)),
@@ -183,6 +202,15 @@ def _light() -> tuple[Carrier, ...]:
         Carrier("gelu_180", lambda: Activations(nn.GELU()), _two((1, 180, 640))),
         Carrier("silu_128", lambda: Activations(nn.SiLU()), _two((1, 24, 128, 128))),
         Carrier("patches_32", Patches, _image(56, 32)),
+        Carrier(
+            "maxima_56",
+            lambda: Pooled(16, 88, nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2)),
+            _image(16, 56),
+        ),
+        Carrier("averages_28", lambda: Pooled(24, 104, nn.AvgPool2d(2), nn.AvgPool2d(2)), _image(24, 28)),
+        Carrier("means_14", lambda: Scaled(48, 264), _image(48, 14)),
+        Carrier("joined_28", lambda: Joined(64, 24, 4), _image(64, 28)),
+        Carrier("patch_216", lambda: nn.Conv2d(3, 24, 8, 8), _image(3, 216)),
         Carrier("gelu_64", lambda: Activations(nn.GELU(), nn.SiLU()), _two((1, 64, 256))),
     )
 
@@ -217,6 +245,32 @@ def _blocks() -> tuple[Carrier, ...]:
         ),
         Carrier("encoder_112", lambda: Encoder(160, 5, 512), ((1, 112, 160),)),
         Carrier("encoder_240", lambda: Encoder(72, 4, 144), ((4, 240, 72),)),
+        Carrier(
+            "separable_56",
+            lambda: nn.Sequential(Separable(48, 96, 1), Separable(96, 160, 2), Separable(160, 160, 1)),
+            _image(48, 56),
+        ),
+        Carrier(
+            "separable_14",
+            lambda: nn.Sequential(Separable(320, 320, 1), Separable(320, 640, 2), Separable(640, 640, 1)),
+            _image(320, 14),
+        ),
+        Carrier(
+            "bottleneck_26",
+            lambda: nn.Sequential(Bottleneck(160, 80, 320, 2), Bottleneck(320, 80, 320)),
+            _image(160, 26),
+        ),
+        Carrier(
+            "grouped_48",
+            lambda: nn.Sequential(Bottleneck(32, 56, 56, 2, 8, 8), Bottleneck(56, 56, 56, 1, 8, 14)),
+            _image(32, 96),
+        ),
+        Carrier(
+            "grouped_12",
+            lambda: nn.Sequential(Bottleneck(120, 264, 264, 2, 8, 30), Bottleneck(264, 264, 264, 1, 8, 66)),
+            _image(120, 24),
+        ),
+        Carrier("next_24", lambda: nn.Sequential(Next(56, 224), Next(56, 224)), _image(56, 24)),
     )  # fmt: skip
 
 
