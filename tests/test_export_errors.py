@@ -30,6 +30,8 @@ CASES = {
     "missing module": (["no_such_pkg.models:net"], "no Python module 'no_such_pkg'"),
     "missing attribute": (["ne"], "no attribute 'ne'; did you mean net"),
     "no colon": (["./justaname"], "neither package.module:attribute nor"),
+    "no module before the colon": ([":net"], "must be written package.module:attribute"),
+    "a dot for a module": ([".:net"], "importing . failed"),
     "not a module": (["not_a_module"], "made an int, not a torch.nn.Module"),
     "not callable": (["NUMBER"], "is an int, not a torch.nn.Module"),
     "factory fails": (["breaks"], "no weights here"),

@@ -124,6 +124,8 @@ def _source_of(module: str) -> Path | None:
         return Path(module)
     # The folder the command runs in comes first, as it does when the model is imported.
     relative = Path(*module.split("."))
+    if not relative.name:
+        return None  # nothing, or only dots, before the colon
     for candidate in (relative.with_suffix(".py"), relative / "__init__.py"):
         if candidate.is_file():
             return candidate
