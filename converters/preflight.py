@@ -28,6 +28,7 @@ def preflight(capture: Capture, formats: Sequence[str]) -> list[Finding]:
     findings += _state_findings(capture, formats)
     findings += _recurrent_findings(capture, formats)
     if "tflite" in formats:
+        findings += _no_operations(capture)
         findings += _narrowed_io(capture)
     return findings
 
@@ -114,6 +115,19 @@ def _state_findings(capture: Capture, formats: Sequence[str]) -> list[Finding]:
         message = f"forward changes buffer {name!r}: the file keeps that state from one call to the next"
         found.append(Finding("warning", message, format="pte", **_place(changes[0])))
     return found
+
+
+def _no_operations(capture: Capture) -> list[Finding]:
+    """A model that hands its inputs on: LiteRT's file of it is one without operations, which nothing runs."""
+    if any(node.op == "call_function" for node in capture.program.graph.nodes):
+        return []
+    return [
+        Finding(
+            "error",
+            "the model computes nothing, it returns what it was given, and a .tflite without operations doesn't run",
+            format="tflite",
+        )
+    ]
 
 
 def _tensors(value: object) -> Iterator[torch.Tensor]:

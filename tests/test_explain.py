@@ -136,6 +136,14 @@ def test_state_stops_the_tflite_and_is_mentioned_for_the_pte() -> None:
     assert torch.equal(found.source.module.model.seen, torch.zeros(1, 4))
 
 
+@pytest.mark.parametrize("module", [nn.Identity(), nn.Sequential()], ids=["Identity", "Sequential"])
+def test_a_model_that_computes_nothing_is_no_tflite(module: nn.Module) -> None:
+    found = rewrite_capture(capture(load_source_model(module, example_inputs=torch.ones(1, 4))))
+    findings = preflight(found, ("pte", "tflite"))
+    assert blocked_formats(findings, ("pte", "tflite")) == ["tflite"]
+    assert "computes nothing" in findings[-1].message
+
+
 @pytest.mark.parametrize(
     ("steps", "formats"),
     [(500, [".pte about 5 min", ".tflite about 75 s"]), (120, [".pte about 72 s"]), (20, [])],
