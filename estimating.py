@@ -16,11 +16,12 @@ from .cost_model import Estimate, Kernel, predict
 from .cost_model.accelerators import AcceleratorEstimate, accelerator_estimates
 from .cost_model.advice import Alternative, advice
 from .cost_model.energy import EnergyEstimate, estimate_energy
-from .cost_model.machine import stale_calibration, unknown_cores
+from .cost_model.machine import stale_calibration
 from .cost_model.memory import MemoryEstimate, MemoryFacts, estimate_memory
 from .cost_model.precisions import FASTER, in_precision, is_float32
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
+from .optimizers.stand_ins import unknown_core_notes
 
 FORMAT_OF = {"executorch": "pte", "litert": "tflite", "tflite_runtime": "tflite"}
 MODEL_FILES = tuple(RUNTIME_OF)
@@ -197,10 +198,7 @@ def estimate(
     name, candidates = _candidates(model, wanted, runtime, progress or (lambda what: None), source_options)
     threads = tuple(dict.fromkeys(num_threads)) or _usual_threads(target)
     items = [_estimated(candidate, target, count) for candidate in candidates for count in threads]
-    warnings = [
-        f"{core} isn't known to the cost model: {stand_in}'s figures stand in for it, so the estimate is rough"
-        for core, stand_in in dict.fromkeys(unknown_cores(target))
-    ]
+    warnings = unknown_core_notes(target)
     if stale := stale_calibration(target):
         warnings.append(stale)
     if any(

@@ -22,6 +22,7 @@ from .models.findings import Finding
 from .models.workload import Workload
 from .optimizers.choose import choose_recipe
 from .optimizers.precision import parse_precisions
+from .optimizers.stand_ins import unknown_core_notes
 
 Progress = Callable[[str], None]
 _NO_PTE = Finding(
@@ -135,6 +136,7 @@ def make_keras_plan(
         worker.close()
         raise
     findings += keras.source.findings
+    findings += [Finding("warning", note) for note in unknown_core_notes(target)]
     return KerasPlan(
         keras, target, named, choice, samples, training, findings, where, deployment, float_file, report
     )

@@ -27,6 +27,7 @@ from .optimizers.eager import PassReport
 from .optimizers.passes import OptimizedModel
 from .optimizers.precision import parse_precisions
 from .optimizers.recipe import Recipe, load_recipe, named_recipe
+from .optimizers.stand_ins import unknown_core_notes
 from .optimizers.training import TrainingData, load_training
 
 Progress = Callable[[str], None]
@@ -142,6 +143,7 @@ def make_plan(
         choice = choose_recipe(target, work, calibrated=samples is not None, kernels=kernels, stored=stored)
         named = (choice.recipe,)
     findings = preflight(captured, formats)
+    findings += [Finding("warning", note) for note in unknown_core_notes(target)]
     blocked = blocked_formats(findings, formats)
     if len(blocked) == len(formats):
         errors = "; ".join(f.sentence() for f in findings if f.severity == "error")

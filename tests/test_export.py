@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from profile_files import changed, write
 
 import edgeopt
 from edgeopt.bundle import load_bundle
@@ -180,6 +181,13 @@ def test_auto_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "less time than float32" in large["choice"][1]
     assert "float32 stays as it is" in small["choice"][1]
     assert not (tmp_path / "b").exists()
+
+
+def test_a_core_that_is_not_known_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = write(tmp_path, "strange", changed(('core = "cortex-x1"', 'core = "cortex-z9"')))
+    assert main(["export", f"{MODEL}:net", "--profile", str(profile), "--dry-run", "--json"]) == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert warning.startswith("cortex-z9 isn't known to the cost model")
 
 
 def test_a_failed_accuracy_gate_exits_3_and_marks_the_bundle(
