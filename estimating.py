@@ -16,12 +16,11 @@ from .cost_model import Estimate, Kernel, predict
 from .cost_model.accelerators import AcceleratorEstimate, accelerator_estimates
 from .cost_model.advice import Alternative, advice
 from .cost_model.energy import EnergyEstimate, estimate_energy
-from .cost_model.machine import stale_calibration
+from .cost_model.machine import stale_calibration, unknown_core_notes
 from .cost_model.memory import MemoryEstimate, MemoryFacts, estimate_memory
 from .cost_model.precisions import FASTER, in_precision, is_float32
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
-from .optimizers.stand_ins import unknown_core_notes
 
 FORMAT_OF = {"executorch": "pte", "litert": "tflite", "tflite_runtime": "tflite"}
 MODEL_FILES = tuple(RUNTIME_OF)

@@ -14,6 +14,7 @@ from .converters.keras.client import KerasWorker
 from .converters.keras.recipe import KerasRecipe, load_keras_recipe, precision_recipe
 from .converters.keras.source import KerasSource, keras_calibration, load_keras_source
 from .converters.keras.spec import check_files, origin_of, plain_spec
+from .cost_model.machine import unknown_core_notes
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
 from .models.data import Sample
@@ -22,7 +23,6 @@ from .models.findings import Finding
 from .models.workload import Workload
 from .optimizers.choose import choose_recipe
 from .optimizers.precision import parse_precisions
-from .optimizers.stand_ins import unknown_core_notes
 
 Progress = Callable[[str], None]
 _NO_PTE = Finding(

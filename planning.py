@@ -12,6 +12,7 @@ from .converters.jobs import FORMATS
 from .converters.preflight import blocked_formats, preflight
 from .converters.rewrites import rewrite_capture
 from .cost_model import Kernel
+from .cost_model.machine import unknown_core_notes
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
 from .models.data import Sample, load_calibration
@@ -27,7 +28,6 @@ from .optimizers.eager import PassReport
 from .optimizers.passes import OptimizedModel
 from .optimizers.precision import parse_precisions
 from .optimizers.recipe import Recipe, load_recipe, named_recipe
-from .optimizers.stand_ins import unknown_core_notes
 from .optimizers.training import TrainingData, load_training
 
 Progress = Callable[[str], None]

@@ -244,3 +244,11 @@ def unknown_cores(profile: DeviceProfile) -> list[tuple[str, str]]:
         if guessed:
             found.append((cluster.core, entry))
     return found
+
+
+def unknown_core_notes(profile: DeviceProfile) -> list[str]:
+    """A sentence about each core of the profile for which another core's figures are taken."""
+    return [
+        f"{core} isn't known to the cost model: {stand_in}'s figures stand in for it, so the estimate is rough"
+        for core, stand_in in dict.fromkeys(unknown_cores(profile))
+    ]
