@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from .attention_forms import plain_attention, product_of_batches
 from .depthwise_forms import depthwise_by_rows
+from .index_forms import embedding_bag, one_hot
 from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
 
@@ -185,31 +186,6 @@ def _transposed_convolution(node: torch.fx.Node) -> Form | None:
     return form
 
 
-def _embedding_bag(node: torch.fx.Node) -> Form | None:
-    """Embedding bags of equal length: neither format has them. Embedding, then a sum, mean or maximum."""
-    arguments = [*node.args, *[None] * (9 - len(node.args))]
-    weights, indices, offsets, _, mode, _, per_sample, include_last, padding = arguments
-    read = {user.args[1] for user in node.users if user.users}
-    plain = per_sample is None and not include_last and padding in (None, -1) and read <= {0}
-    if not plain or not isinstance(offsets, torch.fx.Node) or not _counts_evenly(offsets):
-        return None
-    bags = offsets.meta["val"].shape[0]
-    order = node.all_input_nodes
-
-    def form(*tensors: torch.Tensor) -> list[torch.Tensor]:
-        table, index = tensors[order.index(weights)], tensors[order.index(indices)]  # type: ignore[arg-type]
-        rows = functional.embedding(index.reshape(bags, -1), table)
-        found = (rows.sum(1), rows.mean(1), rows.amax(1))[int(mode or 0)]  # type: ignore[call-overload]
-        return [found]
-
-    return form
-
-
-def _counts_evenly(offsets: torch.fx.Node) -> bool:
-    """Whether a node is ``arange(0, n, step)``, which is how a two-dimensional input of bags is written."""
-    return offsets.target in (_ATEN.arange.start_step, _ATEN.arange.default)
-
-
 def _volume_by_slices(node: torch.fx.Node) -> Form | None:
     """Three-dimensional convolution: ExecuTorch's kernels have one and two dimensions.
 
@@ -350,7 +326,8 @@ _NEAREST = _Rule(
 _TRANSPOSED = _Rule(
     _transposed_convolution, "tflite", "a transposed convolution's output padding is written as a cut"
 )
-_BAG = _Rule(_embedding_bag, None, "an embedding bag is written as an embedding and a reduction")
+_BAG = _Rule(embedding_bag, None, "an embedding bag is written as an embedding and a reduction")
+_ONE_HOT = _Rule(one_hot, "tflite", "one_hot is written as a comparison with each class")
 _VOLUME = _Rule(_volume_by_slices, "pte", "a 3-D convolution is written as 2-D convolutions of its slices")
 _AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with a constant grid")
 
@@ -399,6 +376,7 @@ _RULES: dict[Any, _Rule] = {
     _ATEN.conv_transpose1d.default: _TRANSPOSED,
     _ATEN.embedding_bag.padding_idx: _BAG,
     _ATEN.embedding_bag.default: _BAG,
+    _ATEN.one_hot.default: _ONE_HOT,
     _ATEN.conv3d.default: _VOLUME,
     _ATEN.conv2d.default: _DEPTHWISE,
     _ATEN.affine_grid_generator.default: _AFFINE,

@@ -92,6 +92,14 @@ class _Part:
     log: str
 
 
+@dataclass
+class _FloatFile:
+    """The float .tflite that the other members of its family are made from, or why it couldn't be made."""
+
+    path: Path | None = None
+    error: Exception | None = None
+
+
 def produce(
     wanted: Sequence[Wanted],
     folder: Path,
@@ -139,7 +147,7 @@ def _task(
     name: str, members: list[tuple[int, Wanted]], folder: Path, scratch: Path, checks: Checks
 ) -> Task[list[_Part]]:
     def run(progress: Progress) -> list[_Part]:
-        shared: dict[str, Path] = {}
+        shared = _FloatFile()
         with tempfile.TemporaryDirectory(dir=scratch) as own:
             return [
                 _make(index, item, folder, Path(own), checks, shared, progress) for index, item in members
@@ -154,7 +162,7 @@ def _make(
     folder: Path,
     scratch: Path,
     checks: Checks,
-    shared: dict[str, Path],
+    shared: _FloatFile,
     progress: Progress,
 ) -> _Part:
     path = folder / wanted.file
@@ -182,7 +190,7 @@ def _make(
 
 
 def _convert(
-    wanted: Wanted, path: Path, scratch: Path, shared: dict[str, Path], progress: Progress
+    wanted: Wanted, path: Path, scratch: Path, shared: _FloatFile, progress: Progress
 ) -> list[Finding]:
     if not wanted.use_cache:
         return _convert_anew(wanted, path, scratch, shared, progress)
@@ -194,12 +202,12 @@ def _convert(
     else:
         progress("taken from the cache")
         if wanted.format == "tflite" and wanted.model.kind == "dense":
-            shared["float"] = path
+            shared.path = path
     return findings
 
 
 def _convert_anew(
-    wanted: Wanted, path: Path, scratch: Path, shared: dict[str, Path], progress: Progress
+    wanted: Wanted, path: Path, scratch: Path, shared: _FloatFile, progress: Progress
 ) -> list[Finding]:
     model = wanted.model
     assert (model.precision, wanted.format) in ROADS
@@ -212,15 +220,23 @@ def _convert_anew(
     if model.kind == "pt2e":
         return litert.convert_static(model, path, progress)
     if model.kind == "dense":
-        shared["float"] = path
-        return litert.convert_float(model.capture, path, progress)
-    notes: list[Finding] = []
-    if "float" not in shared:
-        shared["float"] = scratch / "float.tflite"
+        try:
+            notes = litert.convert_float(model.capture, path, progress)
+        except Exception as error:
+            shared.error = error
+            raise
+        shared.path = path
+        return notes
+    if shared.error is not None:
+        raise shared.error
+    notes = []
+    if shared.path is None:
+        path_of_float = scratch / "float.tflite"
         dense = replace(wanted, model=replace(model, precision="fp32"))
-        notes = _convert(dense, shared["float"], scratch, {}, progress)
+        notes = _convert(dense, path_of_float, scratch, shared, progress)
+    assert shared.path is not None
     tflite_quantizer.quantize_file(
-        shared["float"],
+        shared.path,
         model.precision,
         path,
         progress,

@@ -195,6 +195,19 @@ def grid_sample_nearest_border() -> nn.Module:
     return GridSample("nearest", "border", True)
 
 
+@odd("one_hot", lambda: torch.tensor([[1, 3, 0], [2, 2, 1]]))
+def one_hot() -> nn.Module:
+    class OneHot(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, kind: torch.Tensor) -> torch.Tensor:
+            return self.linear(F.one_hot(kind, 4).float())
+
+    return OneHot()
+
+
 @odd("affine_grid", _image(1, 1, 8, 8))
 class SpatialTransformer(nn.Module):
     def __init__(self) -> None:

@@ -50,6 +50,7 @@ OUTCOMES: dict[str, dict[str, str]] = {
     "sort": REWRITTEN,
     "conv_transpose": {"pte": "works", "tflite": "rewritten"},
     "interpolate_nearest_odd": {"pte": "works", "tflite": "rewritten"},
+    "one_hot": {"pte": "works", "tflite": "rewritten"},
     "conv3d": {"pte": "rewritten", "tflite": "works"},
     "double_weights": WORKS,
     "bfloat16_weights": WORKS,
@@ -191,3 +192,28 @@ def test_a_crash_of_one_exporter_costs_one_format(tmp_path: Path, monkeypatch: p
     assert (artifact["format"], artifact["status"]) == ("pte", "verified")
     (refusal,) = manifest["not_made"]
     assert refusal["format"] == "tflite" and "died of SIGABRT" in refusal["sentence"]
+
+
+def test_files_made_from_a_float_file_that_failed_say_why_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeopt.converters import litert
+
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("this model is too odd")
+
+    monkeypatch.setattr(litert, "convert_float", refuse)
+    odd = ODD["one_hot"]
+    for precisions in ("fp32,int8-dynamic,fp16", "int8-dynamic,fp16"):
+        bundle = edgeopt.export(
+            odd.model(),
+            example_inputs=odd.example(),
+            profile="pixel7",
+            precision=precisions,
+            use_cache=False,
+            output=tmp_path / precisions,
+        )
+        not_made = bundle.manifest.model_dump()["not_made"]
+        assert len(not_made) == len(precisions.split(","))
+        for refusal in not_made:
+            assert "this model is too odd" in refusal["sentence"]

@@ -1,0 +1,48 @@
+"""Equal forms of operators that take whole numbers as positions; see `equal_forms`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+_ATEN = torch.ops.aten
+Form = Callable[..., Any]
+
+
+def one_hot(node: torch.fx.Node) -> Form | None:
+    """One-hot rows: torch checks the range of the classes with assertions that litert-torch can't lower.
+
+    x[..., None] == arange(classes), for a number of classes that the model says.
+    """
+    classes = node.args[1] if len(node.args) > 1 else node.kwargs.get("num_classes", -1)
+    if not isinstance(classes, int) or classes < 1:
+        return None
+    return lambda x: (x.unsqueeze(-1) == torch.arange(classes, dtype=x.dtype)).to(x.dtype)
+
+
+def embedding_bag(node: torch.fx.Node) -> Form | None:
+    """Embedding bags of equal length: neither format has them. Embedding, then a sum, mean or maximum."""
+    arguments = [*node.args, *[None] * (9 - len(node.args))]
+    weights, indices, offsets, _, mode, _, per_sample, include_last, padding = arguments
+    read = {user.args[1] for user in node.users if user.users}
+    plain = per_sample is None and not include_last and padding in (None, -1) and read <= {0}
+    if not plain or not isinstance(offsets, torch.fx.Node) or not _counts_evenly(offsets):
+        return None
+    bags = offsets.meta["val"].shape[0]
+    order = node.all_input_nodes
+
+    def form(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        table, index = tensors[order.index(weights)], tensors[order.index(indices)]  # type: ignore[arg-type]
+        rows = functional.embedding(index.reshape(bags, -1), table)
+        found = (rows.sum(1), rows.mean(1), rows.amax(1))[int(mode or 0)]  # type: ignore[call-overload]
+        return [found]
+
+    return form
+
+
+def _counts_evenly(offsets: torch.fx.Node) -> bool:
+    """Whether a node is ``arange(0, n, step)``, which is how a two-dimensional input of bags is written."""
+    return offsets.target in (_ATEN.arange.start_step, _ATEN.arange.default)
