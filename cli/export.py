@@ -178,13 +178,16 @@ def inspect(
 
 
 def _hush_libraries(verbose: bool) -> None:
-    """The exporters warn about their own insides on stderr; a user can't act on that."""
-    if verbose:
-        return
+    """The exporters warn about their own insides on stderr; a user can't act on that, but may ask for it."""
     import logging
     import os
     import warnings
 
+    if verbose:
+        own = logging.getLogger(__package__.split(".")[0])
+        own.setLevel(logging.DEBUG)
+        own.addHandler(logging.StreamHandler())
+        return
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     os.environ.setdefault("TORCH_LOGS", "-all")

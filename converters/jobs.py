@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import time
 import traceback
@@ -25,6 +26,8 @@ from .file_report import inspect_file
 from .workers import Outcome, Progress, Task, parallel_processes, run_tasks
 
 FORMATS = ("pte", "tflite")
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,9 @@ def produce(
     produced: dict[int, Produced] = {}
     for outcome, members in zip(outcomes, groups.values(), strict=True):
         produced |= _collect(outcome, members)
+    for item in produced.values():
+        if item.checks is None and item.log:
+            _LOG.debug("%s: the exporter's own words:\n%s", item.wanted.file, item.log)
     return [produced[index] for index in range(len(wanted))]
 
 

@@ -217,3 +217,34 @@ def test_files_made_from_a_float_file_that_failed_say_why_it_did(
         assert len(not_made) == len(precisions.split(","))
         for refusal in not_made:
             assert "this model is too odd" in refusal["sentence"]
+
+
+def test_verbose_shows_the_words_of_an_exporter_that_failed(tmp_path: Path) -> None:
+    import subprocess
+
+    (tmp_path / "odd_one.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x * 2 + 1\n"
+        "net = Net()\n"
+        "def example_inputs():\n"
+        "    return torch.ones(1, 3)\n"
+    )
+    (tmp_path / "run.py").write_text(
+        "from edgeopt.converters import executorch\n"
+        "def refuse(*arguments):\n"
+        "    raise RuntimeError('too odd') from ValueError('words of its own')\n"
+        "executorch.convert = refuse\n"
+        "from edgeopt.cli import main\n"
+        "raise SystemExit(main())\n"
+    )
+    command = [sys.executable, "run.py", "export", "odd_one.py:net", "--profile", "pixel7", "--format", "pte"]
+    command += ["--precision", "fp32", "--no-cache", "-o", "out"]
+    shown = {}
+    for flag in ("--verbose", "--quiet"):
+        ran = subprocess.run([*command, flag], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert ran.returncode == 2, ran.stderr
+        shown[flag] = ran.stderr
+    assert "words of its own" in shown["--verbose"]
+    assert "words of its own" not in shown["--quiet"]
