@@ -139,9 +139,10 @@ def artifact_warnings(item: MadeFile, size_budget_mib: float | None) -> list[str
         and computed is not None
         and computed < 0.5
     ):
-        share = f"only {computed:.1%}" if computed >= 0.0005 else "none"
+        some = computed >= 0.0005
+        share, rest = (f"only {computed:.1%}", "the others") if some else ("none", "all of them")
         warnings.append(
-            f"{share} of the multiply-accumulates are computed in integers; the others expand their int8 weights to "
+            f"{share} of the multiply-accumulates are computed in integers; {rest} expand their int8 weights to "
             "float: smaller, not faster"
         )
     if precision == "fp16" and elements > 10_000 and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements:

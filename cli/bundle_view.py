@@ -97,9 +97,10 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
         console.print(f"source model: {metric.metric} {metric.value:.4f}{optimized}{size}")
     predicted = [each for artifact in manifest.artifacts for each in artifact.predicted]
     if predicted:
+        most = max(each.threads for each in predicted)
+        threads = f"up to {most} threads" if most > 1 else "one thread"
         console.print(
-            f"latency is {predicted[0].grade} from {predicted[0].basis}, on up to "
-            f"{max(each.threads for each in predicted)} threads: edgeopt estimate says more",
+            f"latency is {predicted[0].grade} from {predicted[0].basis}, on {threads}: edgeopt estimate says more",
             style="dim",
             soft_wrap=True,
         )
