@@ -80,12 +80,12 @@ def tables(rows: Sequence[Row], held: Held, left_out: Counter[tuple[str, str]]) 
 
 
 def _ceilings(rows: Sequence[Row], held: Held) -> list[str]:
-    chip, run = (row.chip for row in rows), (f"{row.library}|{row.config}" for row in rows)
+    chips, runs = [row.chip for row in rows], [f"{row.library}|{row.config}" for row in rows]
     models = [f"{row.architecture}|{row.precision}" for row in rows]
     cores = [f"{name}|{row.family}" for name, row in zip(models, rows, strict=True)]
     return [
-        _line("Chip, without the median error of each chip", centred(held.chip, list(chip))),
-        _line("Chip, without the median error of each run", centred(held.chip, list(run))),
+        _line("Chip, without the median error of each chip", centred(held.chip, chips)),
+        _line("Chip, without the median error of each run", centred(held.chip, runs)),
         _line(
             "Model, on its chip, without that of each model and precision", centred(held.model_here, models)
         ),

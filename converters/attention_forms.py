@@ -8,6 +8,10 @@ from typing import Any
 
 import torch
 
+from ..models.attention import is_plain_attention
+from ..models.nodes import argument_of
+from ..models.workload import node_shape
+
 Form = Callable[..., Any]
 
 
@@ -17,18 +21,13 @@ def plain_attention(node: torch.fx.Node) -> Form | None:
     ExecuTorch writes it with a softmax that gives zeros where everything is masked, for which it compares all
     scores, and expands and copies both sides of each product: 5 of 13 ms of a SegFormer-B0.
     """
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
-    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    query, key, value = (given[name] for name in names[:3])
-    shapes = [tuple(each.meta["val"].shape) for each in (query, key, value)]
-    if given.get("attn_mask") is not None or given.get("dropout_p") or given.get("enable_gqa"):
+    if not is_plain_attention(node):
         return None
-    if len(shapes[0]) < 3 or len({shape[:-2] for shape in shapes}) != 1:
-        return None
-    rows, width, columns = shapes[0][-2], shapes[0][-1], shapes[1][-2]
-    scale = given.get("scale") or 1 / math.sqrt(width)
-    causal = bool(given.get("is_causal"))
-    bias = torch.full((rows, columns), -math.inf).triu(1) if causal else None
+    query, key, value = node.args[:3]
+    rows, width = node_shape(query)[-2:]
+    scale = argument_of(node, "scale", None) or 1 / math.sqrt(width)
+    causal = bool(argument_of(node, "is_causal", False))
+    bias = torch.full((rows, node_shape(key)[-2]), -math.inf).triu(1) if causal else None
     order = node.all_input_nodes
 
     def form(*tensors: torch.Tensor) -> torch.Tensor:

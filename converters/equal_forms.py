@@ -27,11 +27,15 @@ Form = Callable[..., Any]
 
 @dataclass(frozen=True)
 class EqualForm:
-    """Operators that may stand in a node's place: ``function(*inputs)``, and what to call the change."""
+    """Operators that may stand in a node's place: ``function(*inputs)``, and what to call the change.
+
+    ``cuts_weights``: pieces of a weight are weights of their own in it.
+    """
 
     title: str
     function: Form
     inputs: tuple[torch.fx.Node, ...]
+    cuts_weights: bool
 
 
 def equal_form(node: torch.fx.Node, output_format: str | None) -> EqualForm | None:
@@ -45,7 +49,11 @@ def equal_form(node: torch.fx.Node, output_format: str | None) -> EqualForm | No
     if rule is None or output_format not in rule.formats or _is_symbolic(node):
         return None
     function = rule.find(node)
-    return None if function is None else EqualForm(rule.title, function, tuple(node.all_input_nodes))
+    return (
+        None
+        if function is None
+        else EqualForm(rule.title, function, tuple(node.all_input_nodes), rule.cuts_weights)
+    )
 
 
 def _masked_assignment(node: torch.fx.Node) -> Form | None:
@@ -309,6 +317,7 @@ class _Rule:
     find: Callable[[torch.fx.Node], Form | None]
     format: str | None
     title: str = ""
+    cuts_weights: bool = False
 
     @property
     def formats(self) -> tuple[str | None, ...]:
@@ -328,7 +337,12 @@ _TRANSPOSED = _Rule(
 )
 _BAG = _Rule(embedding_bag, None, "an embedding bag is written as an embedding and a reduction")
 _ONE_HOT = _Rule(one_hot, "tflite", "one_hot is written as a comparison with each class")
-_VOLUME = _Rule(_volume_by_slices, "pte", "a 3-D convolution is written as 2-D convolutions of its slices")
+_VOLUME = _Rule(
+    _volume_by_slices,
+    "pte",
+    "a 3-D convolution is written as 2-D convolutions of its slices",
+    cuts_weights=True,
+)
 _AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with a constant grid")
 
 _NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensors of full rank")
@@ -339,7 +353,7 @@ _POWER = _Rule(_power, "tflite", "a power is written as products")
 _ATTENTION = _Rule(plain_attention, "pte")
 _PRODUCT = _Rule(product_of_batches, "pte")
 
-_DEPTHWISE = _Rule(depthwise_by_rows, "each")
+_DEPTHWISE = _Rule(depthwise_by_rows, "each", cuts_weights=True)
 
 _CELL = _Rule(cell_form, None, "a recurrent cell is written as linear layers and gates")
 _RECURRENT = _Rule(

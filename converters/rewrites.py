@@ -18,7 +18,6 @@ from .equal_forms import equal_form
 from .rewriting import copy_program, finish, fold_constants, replace, separate_outputs
 
 _MAX_MATRIX = 4 * MAX_TRANSFORM * (MAX_TRANSFORM // 2 + 1)
-_SLICED = (torch.ops.aten.conv3d.default, torch.ops.aten.conv2d.default)
 _COMPLEX = "complex numbers are written as pairs of real tensors"
 
 
@@ -59,7 +58,8 @@ def rewrite_program(
     Returns:
         The program itself when there is nothing to do, else a changed copy, and a note for each kind of change.
     """
-    wanted = [n for n in program.graph_module.graph.nodes if equal_form(n, output_format) is not None]
+    forms = [equal_form(node, output_format) for node in program.graph_module.graph.nodes]
+    wanted = [form for form in forms if form is not None]
     if not wanted:
         return program, []
     notes: dict[str, Finding] = {}
@@ -70,8 +70,8 @@ def rewrite_program(
             if form.title:
                 notes.setdefault(str(node.target), _note(node, form.title, output_format))
             replace(changed, node, form.function, form.inputs)
-    if any(node.target in _SLICED for node in wanted):
-        # The slices of its weight are weights of their own, or XNNPACK takes none of the convolutions.
+    if any(form.cuts_weights for form in wanted):
+        # The pieces are weights of their own, or XNNPACK takes none of the convolutions.
         fold_constants(changed, views=True)
     finish(changed)
     return changed, list(notes.values())

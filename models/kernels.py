@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from ..cost_model import Kernel
 from ..cost_model.kernels import Kind
 from ..cost_model.shapes import Filter, Shape, convolution, linear, mean, pooling, product, simple
+from .attention import is_plain_attention
 from .depthwise import is_large_depthwise, rows_of_parts
 from .nodes import argument_of, as_list, dtype_of, op_name
 from .workload import node_shape
@@ -259,26 +260,25 @@ class _Reader:
         scores, out = Shape.of((*query[:-1], key[-2])), Shape.of(node_shape(node))
         shapes = [Shape.of(sizes) for sizes in (query, key, value)]
         flipped = Shape.of((*key[:-2], key[-1], key[-2]))
-        masked = argument_of(node, "attn_mask", None) is not None
-        pte = self._format == "pte"
-        # Without a mask the converter writes it as two products and a softmax.
-        copies = masked and len(query) > 2
+        pte, plain = self._format == "pte", is_plain_attention(node)
+        # The converter writes it as two products and a softmax where it can.
+        copies = not plain and len(query) > 2
         if pte:
             # LiteRT's exporter folds the scale into weights and the turned keys into what made them.
             yield simple(f"{node.name}.key", "layout", [shapes[1]], flipped, delegate="XNNPACK")
-            delegate = None if masked else "XNNPACK"
+            delegate = "XNNPACK" if plain else None
             yield simple(f"{node.name}.query_scale", "elementwise", [shapes[0]], shapes[0], delegate=delegate)
-        if pte and masked:
+        if pte and not plain:
             yield simple(f"{node.name}.key_scale", "elementwise", [flipped], flipped)
         yield from self._product(f"{node.name}.scores", shapes[0], flipped, scores, copies=copies)
         if len(node.args) > 3 and isinstance(node.args[3], torch.fx.Node):
             mask = Shape.of(node_shape(node.args[3]))
             yield simple(f"{node.name}.mask", "elementwise", [scores, mask], scores, delegate="XNNPACK")
         yield simple(f"{node.name}.softmax", "softmax", [scores], scores, delegate="XNNPACK")
-        if pte and masked:
+        if pte and not plain:
             yield from _safe_softmax(node.name, scores)
         yield from self._product(node.name, scores, shapes[2], out, copies=copies)
-        if pte and masked:
+        if pte and not plain:
             for part in ("there", "back"):
                 yield simple(f"{node.name}.{part}", "layout", [out], out, delegate="XNNPACK")
 
