@@ -34,7 +34,7 @@ def export(
     model: Any,
     *,
     profile: str | DeviceProfile,
-    formats: Sequence[str] | None = None,
+    formats: str | Sequence[str] | None = None,
     precision: str | None = None,
     recipe: str | Recipe = "auto",
     calibration: Any = None,
@@ -57,7 +57,8 @@ def export(
         model: ``package.module:attribute``, a .pt2 or TorchScript file, a ``torch.nn.Module``, or a Keras model
             (docs/keras.md).
         profile: the target's name, a TOML path, or a loaded profile.
-        formats: ``pte`` and/or ``tflite``; by default both, and of a Keras model the latter.
+        formats: ``pte`` and/or ``tflite``, as a sequence or ``"pte,tflite"``; by default both, and of a Keras
+            model the latter.
         precision: one or more precisions, comma-separated; the first becomes model.pte / model.tflite.
         recipe: ``auto`` (the profile decides), a named recipe, a TOML file, or a :class:`Recipe`.
         calibration: samples for static int8; see ``load_calibration``.
@@ -82,7 +83,8 @@ def export(
     say = progress or (lambda what: None)
     plan_it, carry_out = road_of(model)
     if formats is not None:
-        source_options["formats"] = formats
+        named = formats.split(",") if isinstance(formats, str) else formats
+        source_options["formats"] = tuple(part.strip() for part in named if part.strip())
     plan = plan_it(
         model,
         profile=profile,

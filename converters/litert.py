@@ -14,6 +14,7 @@ from ..models.findings import Finding
 from ..models.program import Capture, module_path, recapture
 from ..models.source import SourceModel
 from ..optimizers.passes import OptimizedModel
+from .computed_weights import use_products
 from .dynamic_tflite import merge_sizes, spread_by_adding
 from .float_io import use_float_io
 from .rewrites import rewrite_program
@@ -125,6 +126,7 @@ def _convert_fixed(
         exporter = litert_converter.exported_programs_to_flatbuffer([program], [entry], quant_config=mode)
         progress("writing the file")
         litert_model.LiteRTModel(exporter).export(str(path))
+        use_products(path)
     return notes
 
 

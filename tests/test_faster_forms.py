@@ -80,3 +80,32 @@ def test_an_int8_file_is_delegated_as_a_whole(tmp_path: Path) -> None:
     assert min(signals.values()) > 25
     parts = [k for k in program_kernels(torch.export.export(module, (example,))) if k.kind == "depthwise"]
     assert len(parts) == 4
+
+
+class _SingleHead(nn.Module):
+    """Attention with one head: neither product has a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.both = nn.Linear(16, 16), nn.Linear(16, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        key, value = self.both(x[:, ::4]).unsqueeze(1).chunk(2, -1)
+        return nn.functional.scaled_dot_product_attention(self.query(x).unsqueeze(1), key, value)
+
+
+@pytest.mark.slow
+def test_products_of_a_single_head_are_delegated(tmp_path: Path) -> None:
+    """LiteRT's converter makes fully connected layers with computed weights of them, which XNNPACK refuses."""
+    torch.manual_seed(0)
+    example = torch.randn(1, 96, 16)
+    bundle = edgeopt.export(
+        _SingleHead().eval(), profile="pixel7", precision="fp32,int8-dynamic", formats="tflite",
+        example_inputs=(example,), output=tmp_path / "b",
+    )  # fmt: skip
+    assert len(bundle.artifacts) == 2
+    for artifact in bundle.artifacts:
+        kernels = file_kernels(tmp_path / "b" / artifact.file)
+        assert sum(kernel.kind == "matmul" for kernel in kernels) == 2, artifact.file
+        assert all(kernel.delegate for kernel in kernels), artifact.file
+        assert artifact.parity[0]["snr_db"] > (100 if artifact.precision == "fp32" else 30)
