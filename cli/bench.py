@@ -190,7 +190,9 @@ def bench(
     _warn(reporter, measurements)
     errors = [str(failure) for failure in result.failures]
     if result.interrupted:
-        reporter.warn("interrupted: these are the measurements made so far, the last one marked partial")
+        errors.append(
+            interrupts.sentence("these are the measurements made so far, the last one marked partial")
+        )
     keep(result.run, store, no_store, reporter)
     payload: dict[str, Any] = {"run_id": result.run.id, "measurements": measurements}
     if profile_ops:

@@ -150,8 +150,12 @@ def compare(
                 failures.append(error)
     run = replace(run, command="compare", records=(*run.records, *records))
     keep(run, store, no_store, reporter)
-    _print(reporter, outcome, run, csv, markdown, [str(failure) for failure in failures])
-    if outcome is not None and outcome.partial:
+    errors = [str(failure) for failure in failures]
+    partial = outcome is not None and outcome.partial
+    if partial:
+        errors.append(interrupts.sentence("this rests on the rounds made so far"))
+    _print(reporter, outcome, run, csv, markdown, errors)
+    if partial:
         return interrupts.shown()
     return max((failure.exit_code for failure in failures), default=0)
 
@@ -209,8 +213,6 @@ def _print(
     comparisons = comparisons_json(outcome) if outcome is not None else []
     measurements = [record.as_json() for record in run.records]
     if outcome is not None:
-        if outcome.partial:
-            reporter.warn("interrupted: this rests on the rounds made so far")
         problems = measurements[0]["conditions"]["problems"]
         if problems:
             reporter.warn(f"measured under bad conditions, on both sides alike: {'; '.join(problems)}")

@@ -57,6 +57,11 @@ def reason() -> str:
     return f"ended by {signal.Signals(_received[0]).name}" if _received else "interrupted"
 
 
+def sentence(what_is_left: str) -> str:
+    """The error of a command that shows what it had when it was interrupted."""
+    return f"{reason()}: {what_is_left}"
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     again = bool(_received)
     _received.append(number)

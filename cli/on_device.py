@@ -105,8 +105,11 @@ def bench_devices(
         for sentence in m["warnings"]:
             if sentence not in warnings:
                 reporter.detail(f"{m['artifact']} on {m['target']}, {m['threads']} thread(s): {sentence}")
+    errors = [str(failure) for failure in result.failures]
     if result.interrupted:
-        reporter.warn("interrupted: these are the measurements made so far, the last one marked partial")
+        errors.append(
+            interrupts.sentence("these are the measurements made so far, the last one marked partial")
+        )
     keep(result.run, store, no_store, reporter)
     for m in measurements:
         if m["metric"] == "cosine":
@@ -116,7 +119,7 @@ def bench_devices(
         payload["profiles_of_ops"] = list(result.profiles)
     if in_app:
         payload["comparisons"] = beside_shell(measurements)
-    show(reporter, payload, [str(f) for f in result.failures])
+    show(reporter, payload, errors)
     if result.interrupted:
         return interrupts.shown()
     return max((failure.exit_code for failure in result.failures), default=0)

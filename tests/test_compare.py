@@ -91,6 +91,27 @@ def test_an_interrupted_comparison_keeps_its_rounds(monkeypatch: pytest.MonkeyPa
     assert len(found.rounds) == 3
 
 
+@pytest.mark.slow
+def test_the_json_of_an_interrupted_comparison_says_so(
+    runnable: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = comparing._round
+    count: list[int] = []
+
+    def interrupted(*args: Any) -> Round:
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    monkeypatch.setattr(comparing, "_round", interrupted)
+    files = [str(runnable / name) for name in ("cnn.tflite", "two.tflite")]
+    assert main(["compare", *files, "--no-store", "--json"]) == 130
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is False and found["errors"][0].startswith("interrupted: ")
+    assert found["comparisons"]
+
+
 def test_what_cannot_be_compared_is_said() -> None:
     with pytest.raises(InputError, match="at least two files"):
         compare([contender("a")], Effort())

@@ -54,7 +54,9 @@ def test_a_bench_that_is_ended_keeps_what_it_measured(
     child.send_signal(number)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 128 + number, err
-    assert json.loads(out)["measurements"][0]["partial"]
+    found = json.loads(out)
+    assert found["measurements"][0]["partial"] and found["ok"] is False
+    assert [error.partition(":")[0] for error in found["errors"]] == [f"ended by {number.name}"]
     assert not list(tmp_path.iterdir()) and not _working_in(tmp_path)
 
 
