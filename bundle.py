@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from .disk import disk_trouble
 from .errors import EdgeoptError, InputError
 
 if TYPE_CHECKING:
@@ -281,11 +282,10 @@ def staged(path: Path) -> Iterator[Path]:
         yield staging
         _swap(staging, path, replaces=replaces)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        full = disk_trouble(str(error), staging)
+        if full is None:
             raise
-        raise InputError(
-            f"{path} can't be written: {error.strerror}; free some space or give another -o."
-        ) from error
+        raise InputError(f"{path} can't be written: {full[0]}; {full[1]}.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -28,10 +28,11 @@ from .converters.keras.recipe import KerasRecipe
 from .converters.keras.source import KerasSource, keras_evaluation
 from .converters.workers import Outcome, Task, parallel_processes, run_tasks
 from .device_profiles import DeviceProfile
+from .disk import disk_trouble
 from .errors import EdgeoptError, GateError, InputError
 from .gates import Gates, artifact_failures, artifact_warnings
 from .keras_planning import KerasPlan
-from .models.findings import Finding
+from .models.findings import Finding, said_once
 from .optimizers.workfolder import training_folder
 from .record import predicted, versions
 from .results.summary import bundle_summary
@@ -143,7 +144,7 @@ def _export(
             if item.checks is None:
                 (folder / item.file).unlink(missing_ok=True)
         if all(item.checks is None for item in made):
-            sentences = "; ".join(f.sentence() for item in made for f in item.findings)
+            sentences = said_once(f for item in made for f in item.findings)
             raise InputError(f"no file could be made of {plan.keras.source.origin}: {sentences}.")
         notes += [
             f"output {name!r} is the same for every check input, so its parity proves little: give real data "
@@ -242,7 +243,11 @@ def _collect(item: KerasFile, outcome: Outcome[KerasFile] | None) -> KerasFile:
         return item
     if outcome.value is not None:
         return outcome.value
-    finding = Finding("error", f"quantising or running the file failed: {outcome.error}", format="tflite")
+    message, suggestion = disk_trouble(outcome.last_words, item.path and item.path.parent) or (
+        f"quantising or running the file failed: {outcome.error}",
+        None,
+    )
+    finding = Finding("error", message, format="tflite", suggestion=suggestion)
     return replace(item, findings=(*item.findings, finding))
 
 

@@ -19,7 +19,7 @@ from .device_profiles import DeviceProfile
 from .errors import EdgeoptError, GateError, InputError
 from .gates import AUTO_ACCURACY_DROP, Gates, accuracy_failures
 from .models.data import Evaluation, load_evaluation
-from .models.findings import Finding
+from .models.findings import Finding, said_once
 from .optimization import optimize_plan
 from .optimizers.capabilities import unsupported_reason
 from .optimizers.passes import Context, OptimizedModel, Optimizer
@@ -144,7 +144,7 @@ def export_plan(
             for name in uninformative_outputs(checks)
         ]
         if not result.produced:
-            sentences = "; ".join(f.sentence() for p in result.not_made for f in p.reasons)
+            sentences = said_once(f for p in result.not_made for f in p.reasons)
             raise InputError(f"no file could be made of {plan.source.origin}: {sentences}.")
         say("writing the bundle")
         failures = write_record(plan, folder, checks, result, gates)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
+from ..disk import disk_trouble
 from ..errors import EdgeoptError
 from . import interrupts
 from .reporter import error_envelope, print_error, print_json
@@ -93,6 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 141
     except Exception as error:
+        full = disk_trouble(str(error)) if isinstance(error, OSError) else None
+        if full is not None:
+            _fail(command, f"{full[0]}; {full[1]}.", as_json)
+            return 2
         # Typer carries its own copy of click, whose exceptions have no public name: known by their shape.
         if hasattr(error, "format_message"):
             hint = f" (see edgeopt {command} --help)" if command else ""

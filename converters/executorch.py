@@ -41,25 +41,22 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
         program, _ = rewrite_program(program, "pte int8")
     dynamic = bool(model.capture.dynamic_shapes)
     try:
-        path.write_bytes(_lower(program, [XnnpackPartitioner()], dynamic, progress))
-        return notes
+        content = _lower(program, [XnnpackPartitioner()], dynamic, progress)
     except Exception as error:
         if model.kind != "dense":
             raise
         failure = explain(error, "pte", model.capture.program)
         progress("lowering without XNNPACK")
         try:
-            path.write_bytes(_lower(program, [], dynamic, progress))
+            content = _lower(program, [], dynamic, progress)
         except Exception:
             raise error from None
-    return [
-        *notes,
-        replace(
-            failure,
-            severity="warning",
-            message=f"XNNPACK can't take this model ({failure.message}); the file runs on portable kernels, slowly",
-        ),
-    ]
+        message = (
+            f"XNNPACK can't take this model ({failure.message}); the file runs on portable kernels, slowly"
+        )
+        notes = [*notes, replace(failure, severity="warning", message=message)]
+    path.write_bytes(content)
+    return notes
 
 
 def _lower(program: ExportedProgram, partitioners: list[Any], dynamic: bool, progress: Progress) -> bytes:

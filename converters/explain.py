@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
+from ..disk import disk_trouble
 from ..errors import EdgeoptError
 from ..models.findings import Finding
 from ..models.program import module_path, source_line
@@ -18,7 +19,6 @@ _REPLACE = "replace it by other operators, or use the {other}"
 
 # What the exporters say -> what it means and what helps; checked with ExecuTorch 1.5.1 and litert-torch 0.10.0.
 _KNOWN = (
-    (r"No space left on device|Disk quota exceeded", "the disk is full", "free some space, or give another -o"),
     (r"\bcomplex(?:64|128)\b|torch\.complex|view_as_complex|view_as_real|tensor<[^>]*complex<",
      "complex numbers have no place in the format", "keep the real and imaginary parts in separate tensors"),
     (r"Lowering not found: ([\w.:]+)", "LiteRT's converter has no lowering for {0}", _REPLACE),
@@ -52,15 +52,24 @@ _MADE_OF = {
 
 
 def explain(
-    error: BaseException, output_format: str, program: ExportedProgram | None, file: Path | None = None
+    error: BaseException,
+    output_format: str,
+    program: ExportedProgram | None,
+    file: Path | None = None,
+    *,
+    folder: Path | None = None,
 ) -> Finding:
     """The finding that an exporter's or a runtime's exception amounts to.
 
     Args:
         program: the captured program, in which the operator is looked up.
         file: the file that failed to run, in which operators without a kernel are looked up.
+        folder: where the file was written.
     """
     text = "\n".join(str(part) for part in _chain(error))
+    full = disk_trouble(text, folder)
+    if full is not None:
+        return Finding("error", full[0], format=output_format, suggestion=full[1])
     node = _find_node(text, program)
     first = _first_line(error)
     missing = _missing_kernels(file) if file is not None and "0x14" in text else []

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..disk import disk_trouble
 from ..models.data import Sample
 from ..models.findings import Finding
 from ..models.source import SourceModel
@@ -129,7 +130,7 @@ def produce(
         outcomes = run_tasks(tasks, max_parallel=limit, on_progress=on_progress)
     produced: dict[int, Produced] = {}
     for outcome, members in zip(outcomes, groups.values(), strict=True):
-        produced |= _collect(outcome, members)
+        produced |= _collect(outcome, members, folder)
     for item in produced.values():
         if item.checks is None and item.log:
             _LOG.debug("%s: the exporter's own words:\n%s", item.wanted.file, item.log)
@@ -178,7 +179,7 @@ def _make(
     try:
         findings += _convert(wanted, path, scratch, shared, lambda what: progress(f"{label}: {what}"))
     except Exception as error:
-        finding = explain(error, wanted.format, wanted.model.capture.program)
+        finding = explain(error, wanted.format, wanted.model.capture.program, folder=folder)
         path.unlink(missing_ok=True)
         seconds = time.monotonic() - started
         return _Part(index, None, {}, None, (*findings, finding), seconds, traceback.format_exc())
@@ -189,7 +190,7 @@ def _make(
         report = inspect_file(path).summary()
         result = check_file_outputs(path, wanted.precision, checks)
     except Exception as error:
-        finding = explain(error, wanted.format, wanted.model.capture.program, path)
+        finding = explain(error, wanted.format, wanted.model.capture.program, path, folder=folder)
         finding = replace(finding, message=f"the file was written but doesn't run: {finding.message}")
         return _Part(index, path, report, None, (*findings, finding), seconds, traceback.format_exc())
     return _Part(index, path, report, result, tuple(findings), seconds, "")
@@ -261,20 +262,19 @@ def named_sample(source: SourceModel, sample: Sample) -> dict[str, np.ndarray]:
     return found
 
 
-def _collect(outcome: Outcome[list[_Part]], members: list[tuple[int, Wanted]]) -> dict[int, Produced]:
+def _collect(
+    outcome: Outcome[list[_Part]], members: list[tuple[int, Wanted]], folder: Path
+) -> dict[int, Produced]:
     if outcome.value is None:
         # The process died: which of its files were finished can't be known, so none counts.
+        message, suggestion = disk_trouble(outcome.last_words, folder) or (
+            f"converting or running the file failed: {outcome.error}",
+            "run with --verbose for the exporter's own words",
+        )
         return {
             index: Produced(
                 wanted=item,
-                findings=(
-                    Finding(
-                        "error",
-                        f"converting or running the file failed: {outcome.error}",
-                        format=item.format,
-                        suggestion="run with --verbose for the exporter's own words",
-                    ),
-                ),
+                findings=(Finding("error", message, format=item.format, suggestion=suggestion),),
                 log=outcome.log,
             )
             for index, item in members

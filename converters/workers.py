@@ -54,6 +54,11 @@ class Outcome(Generic[T]):
     wall_s: float = 0.0
     peak_memory_mib: float = 0.0
 
+    @property
+    def last_words(self) -> str:
+        """What was said at the end: libraries in C++ write why they give up, and end the process."""
+        return "\n".join([*self.log.splitlines()[-5:], self.error or ""])
+
 
 def run_tasks(
     tasks: Sequence[Task[T]], *, max_parallel: int, on_progress: Callable[[str, str], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -50,3 +51,13 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain data for JSON; empty fields are left out."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+def said_once(findings: Iterable[Finding]) -> str:
+    """The findings' sentences in one; what several formats share is said once."""
+    formats: dict[str, list[str]] = {}
+    for finding in findings:
+        named = formats.setdefault(finding.sentence(with_format=False), [])
+        if finding.format and finding.format not in named:
+            named.append(finding.format)
+    return "; ".join(f"{' and '.join(named)}: {text}" if named else text for text, named in formats.items())

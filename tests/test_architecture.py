@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     "errors": 0,
+    "disk": 0,
     "device_profiles": 1,
     "runtimes": 1,
     "models": 2,

@@ -1,0 +1,52 @@
+"""A disk that is full, told as what it is: which place, and what to do."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from shutil import disk_usage
+
+_FULL = "No space left on device"
+_QUOTA = "Disk quota exceeded"
+_LIMIT = "File too large"
+_PLENTY = 256 * 2**20
+
+
+def disk_trouble(words: str, folder: Path | None = None) -> tuple[str, str] | None:
+    """(what is wrong, what to do) when ``words`` tell of a disk that takes no more; None when they don't.
+
+    Exporters and runtimes hand on the system's words without the place, often from C++: of the places that are
+    written to, the one with the least space left is named.
+
+    Args:
+        folder: where results are written with ``-o``; temporary files go to the system's folder for them.
+    """
+    found = re.search(f"{_FULL}|{_QUOTA}|{_LIMIT}", words)
+    if found is None:
+        return None
+    if found[0] == _LIMIT:
+        where = f" in {_asked_for(folder)}" if folder else ""
+        return f"a file{where} would grow larger than is allowed here", "raise the limit (see ulimit -f)"
+    temporary = Path(tempfile.gettempdir())
+    others = [folder] if folder else [Path.cwd(), Path.home()]
+    place = min((*others, temporary), key=_free_bytes)
+    if folder is None and _free_bytes(place) > _PLENTY:
+        return "a disk is full", "free some space"
+    helps = "set TMPDIR to another folder" if place == temporary else "give another -o" if folder else ""
+    named = _asked_for(place)
+    what = f"your quota for {named} is used up" if found[0] == _QUOTA else f"the disk of {named} is full"
+    return what, f"free some space there{f', or {helps}' if helps else ''}"
+
+
+def _asked_for(folder: Path) -> Path:
+    """The folder a user knows: a bundle is made in a hidden one."""
+    return next((p for p in (folder, *folder.parents) if p.suffix != ".partial"), folder)
+
+
+def _free_bytes(folder: Path) -> int:
+    for place in (folder, *folder.parents):
+        with suppress(OSError):
+            return disk_usage(place).free
+    return 0
