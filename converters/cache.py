@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import time
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
@@ -22,6 +22,7 @@ from ..models.findings import Finding
 from ..optimizers.passes import OptimizedModel
 
 MAX_BYTES = 2 * 2**30
+_WRITTEN_S = 3600.0  # a partial file older than this was left by a process that was killed
 _PACKAGES = ("torch", "torchao", "executorch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer")
 _STAGES = ("models", "optimizers", "converters")
 
@@ -49,15 +50,19 @@ def conversion_key(model: OptimizedModel, output_format: str) -> str:
 
 
 def fetch(key: str, path: Path) -> list[Finding] | None:
-    """Put the cached file at ``path`` and return its findings, or None when there is none."""
+    """Put the cached file at ``path`` and return its findings, or None when there is none that is whole."""
     file = _folder() / key
     try:
-        findings = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        shutil.copyfile(file, path)
+        kept = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        findings = [Finding(**finding) for finding in kept["findings"]]
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != kept["sha256"]:
+            return None
         os.utime(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return [Finding(**finding) for finding in findings]
+    path.write_bytes(content)
+    return findings
 
 
 def keep(key: str, path: Path, findings: list[Finding]) -> None:
@@ -65,8 +70,10 @@ def keep(key: str, path: Path, findings: list[Finding]) -> None:
     file = _folder() / key
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _write(file, path.read_bytes())
-        _write(file.with_suffix(".json"), json.dumps([f.to_dict() for f in findings]).encode())
+        content = path.read_bytes()
+        record = {"sha256": hashlib.sha256(content).hexdigest(), "findings": [f.to_dict() for f in findings]}
+        _write(file, content)
+        _write(file.with_suffix(".json"), json.dumps(record).encode())
         _evict(file.parent)
     except OSError:
         return
@@ -115,11 +122,17 @@ def _folder() -> Path:
 
 def _write(file: Path, content: bytes) -> None:
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    finally:  # half a file on a full disk would stay for ever
+        partial.unlink(missing_ok=True)
 
 
 def _evict(folder: Path) -> None:
+    for partial in folder.glob("*.partial"):
+        if time.time() - partial.stat().st_mtime > _WRITTEN_S:
+            partial.unlink(missing_ok=True)
     files = sorted((f for f in folder.iterdir() if not f.suffix), key=lambda f: f.stat().st_mtime)
     total = sum(f.stat().st_size for f in files)
     for file in files:
