@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EdgeoptError, InputError
 from ..runtimes import check_file, runtime_for
 from ..runtimes.isolation import run_job
+from ..runtimes.scratch import ScratchFolder
 from .measure import MeasureOptions, job_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def measure_accuracy(path: Path, model_spec: str, evaluate: str, options: Measur
         "model": absolute_spec(model_spec),
         "evaluate": absolute_spec(evaluate),
     }
-    with tempfile.TemporaryDirectory(prefix="edgeopt-accuracy-") as folder:
+    with ScratchFolder("accuracy") as folder:
         return run_job(
             "android_harness.accuracy_worker",
             job,

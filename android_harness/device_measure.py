@@ -7,7 +7,6 @@ repeated up to a limit; one that was lost, killed or garbled is tried again.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import EdgeoptError, InputError
+from ..runtimes.scratch import ScratchFolder
 from .conditions import Conditions
 from .device_conditions import judge_device, snapshot_of, wait_cool
 from .device_session import DeviceSession
@@ -173,7 +173,7 @@ class _Runner:
         self.session.push(path, model)
         import numpy as np
 
-        with tempfile.TemporaryDirectory(prefix="edgeopt-inputs-") as folder:
+        with ScratchFolder("inputs") as folder:
             for index, array in enumerate(arrays):
                 local = Path(folder) / f"in{index}.bin"
                 np.ascontiguousarray(array).tofile(local)
@@ -293,7 +293,7 @@ def _parity(
     from .emulator.rounding import tolerance_of
 
     outputs = []
-    with tempfile.TemporaryDirectory(prefix="edgeopt-outputs-") as folder:
+    with ScratchFolder("outputs") as folder:
         for index, entry in enumerate(report.outputs):
             local = Path(folder) / f"out{index}.bin"
             session.pull(f"out{index}.bin", local)

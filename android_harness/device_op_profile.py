@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import re
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import EdgeoptError
+from ..runtimes.scratch import ScratchFolder
 from .device_measure import DeviceMeasurement
 from .device_session import DeviceSession
 from .op_profile import op_times, read_etdump
@@ -42,7 +42,7 @@ def profile_ops_on_device(session: DeviceSession, done: DeviceMeasurement) -> li
     job = replace(done.job, num_runs=_RUNS, warmup_runs=_WARMUPS, output_prefix=None, profile=_FILE)
     report = session.run(done.command(job), timeout_s=done.device.timeout_s)
     done.payload.report(report, session.target.name)
-    with tempfile.TemporaryDirectory(prefix="edgeopt-ops-") as folder:
+    with ScratchFolder("ops") as folder:
         local = Path(folder) / _FILE
         session.pull(_FILE, local)
         if done.payload.runtime == "executorch":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from ..device_profiles import load_profile
 from ..device_profiles.machine import READ, describe_machine
 from ..errors import EdgeoptError, InputError
+from ..runtimes.scratch import ScratchFolder
 from .device_facts import MARK, READ_FUNCTION, DeviceFacts, sections
 from .remote import RemoteTarget
 
@@ -37,7 +37,7 @@ def profile_text(target: RemoteTarget, name: str) -> str:
     parts = sections(target.script(FILES_SCRIPT, timeout_s=60.0).stdout)
     content = profile_content(facts, parts.get("files", ""), parts.get("meminfo", ""), name)
     text = to_toml(content)
-    with tempfile.TemporaryDirectory(prefix="edgeopt-profile-") as folder:
+    with ScratchFolder("profile") as folder:
         path = Path(folder) / f"{name}.toml"
         path.write_text(text)
         try:
@@ -92,7 +92,7 @@ def profile_content(facts: DeviceFacts, files: str, meminfo: str, name: str) -> 
 
 def _overlay(facts: DeviceFacts, files: str, meminfo: str) -> dict[str, Any]:
     """The device's files in a folder of our own, read by the reader of this machine's."""
-    with tempfile.TemporaryDirectory(prefix="edgeopt-device-") as folder:
+    with ScratchFolder("device") as folder:
         root = Path(folder)
         _place(root, "/proc/cpuinfo", facts.cpuinfo)
         _place(root, "/proc/meminfo", meminfo)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from typing import Any
 from ..errors import EdgeoptError, InputError
 from ..runtimes import check_file, runtime_for
 from ..runtimes.isolation import run_job
+from ..runtimes.scratch import ScratchFolder
 from .conditions import Conditions, judge, snapshot
 from .sampling import Summary, summarize
 
@@ -176,7 +176,7 @@ def job_of(path: Path, runtime: str, options: MeasureOptions, mode: str) -> dict
 
 
 def _take(path: Path, runtime: str, options: MeasureOptions) -> Take:
-    with tempfile.TemporaryDirectory(prefix="edgeopt-measure-") as folder:
+    with ScratchFolder("measure") as folder:
         before, started = snapshot(), time.monotonic()
         result = run_job(
             "android_harness.measure_worker",

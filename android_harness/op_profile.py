@@ -5,7 +5,6 @@ Taken in a process of its own and never mixed with the latency: profiling slows 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..errors import EdgeoptError
 from ..runtimes import check_file, open_model, runtime_for
 from ..runtimes.isolation import run_job
 from ..runtimes.protocol import LoadedModel
+from ..runtimes.scratch import ScratchFolder
 from .measure import MeasureOptions, check_options, job_of
 
 _RUNS = 30
@@ -55,7 +55,7 @@ def profile_ops(path: Path, options: MeasureOptions) -> list[OpTime]:
     runtime = options.runtime or runtime_for(path)
     if runtime not in ("executorch", "litert"):
         raise EdgeoptError(f"--profile-ops knows .pte and .tflite files, not files run by {runtime}.")
-    with tempfile.TemporaryDirectory(prefix="edgeopt-profile-") as folder:
+    with ScratchFolder("profile") as folder:
         result = run_job(
             "android_harness.profile_worker",
             job_of(path, runtime, options, "profile"),
@@ -108,7 +108,7 @@ def etdump_ops(path: Path, model: LoadedModel, inputs: list[np.ndarray]) -> list
     for _ in range(_RUNS):
         model.prepare(inputs)
         model.invoke()
-    with tempfile.TemporaryDirectory(prefix="edgeopt-etdump-") as folder:
+    with ScratchFolder("etdump") as folder:
         dump = Path(folder) / "dump.etdp"
         model.write_etdump(dump)
         return read_etdump(dump, path)

@@ -6,7 +6,6 @@ from the process. A batch that doesn't fit is halved. Runs in a process of its o
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from ..converters.keras.spec import refuse_keras
 from ..errors import EdgeoptError, InputError
 from ..runtimes.isolation import run_job
+from ..runtimes.scratch import ScratchFolder
 from .accuracy import absolute_spec
 from .conditions import Conditions, judge, snapshot
 
@@ -219,7 +219,7 @@ def measure_server(
         "model": absolute_spec(model_spec),
         "evaluate": absolute_spec(evaluate) if evaluate else None,
     }
-    with tempfile.TemporaryDirectory(prefix="edgeopt-server-") as folder:
+    with ScratchFolder("server") as folder:
         before, started = snapshot(), time.monotonic()
         result = run_job(
             "android_harness.server_worker",

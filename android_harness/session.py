@@ -10,7 +10,6 @@ import json
 import os
 import select
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from typing import Any, Self
 from ..errors import EdgeoptError, InputError
 from ..runtimes import check_file, runtime_for
 from ..runtimes.isolation import describe_death, interpreter_for, last_words, python_command
+from ..runtimes.scratch import ScratchFolder
 from .measure import MeasureOptions, check_options, job_of
 
 _START_TIMEOUT_S = 300.0
@@ -41,7 +41,7 @@ class Session:
         check_options(options)
         self.path = path
         self.runtime = options.runtime or runtime_for(path)
-        self._folder = tempfile.TemporaryDirectory(prefix="edgeopt-session-")
+        self._folder = ScratchFolder("session")
         folder = Path(self._folder.name)
         read_fd, write_fd = os.pipe()
         job = {**job_of(path, self.runtime, options, "serve"), "reply_fd": write_fd}

@@ -13,7 +13,6 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..runtimes.lifetime import end_with_parent
+from ..runtimes.scratch import ScratchFolder
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -77,6 +77,15 @@ def run_tasks(
     """
     if not _can_fork() or _forks_stall.is_set():
         return [_run_here(task, on_progress) for task in tasks]
+    with ScratchFolder("convert") as logs:
+        outcomes = _run_forked(tasks, max_parallel, on_progress, Path(logs))
+    return [outcomes.get(task.name) or _run_here(task, on_progress) for task in tasks]
+
+
+def _run_forked(
+    tasks: Sequence[Task[T]], max_parallel: int, on_progress: Callable[[str, str], None], logs: Path
+) -> dict[str, Outcome[T]]:
+    """The outcomes by name; tasks whose process waited for itself, and those after them, have none."""
     context = multiprocessing.get_context("fork")
     waiting = list(tasks)
     running: dict[Connection, _Running[T]] = {}
@@ -85,7 +94,8 @@ def run_tasks(
         while waiting or running:
             while waiting and len(running) < max_parallel:
                 with _interrupts_held():
-                    started = _Running.start(waiting.pop(0), context)
+                    log = logs / f"{len(tasks) - len(waiting)}.txt"
+                    started = _Running.start(waiting.pop(0), context, log)
                     running[started.receiver] = started
             for ready in wait(list(running), timeout=1.0):
                 worker = running[ready]  # type: ignore[index]
@@ -103,7 +113,7 @@ def run_tasks(
     finally:
         for worker in running.values():
             worker.stop()
-    return [outcomes.get(task.name) or _run_here(task, on_progress) for task in tasks]
+    return outcomes
 
 
 def parallel_processes(weight_bytes: int, task_count: int) -> int:
@@ -175,14 +185,13 @@ class _Running(Generic[T]):
         self._ticks = -1
 
     @classmethod
-    def start(cls, task: Task[T], context: Any) -> _Running[T]:
+    def start(cls, task: Task[T], context: Any, log: Path) -> _Running[T]:
         receiver, sender = context.Pipe(duplex=False)
-        handle, log = tempfile.mkstemp(prefix="edgeopt-", suffix=".log")
-        os.close(handle)
-        process = context.Process(target=_child, args=(task, sender, log, os.getpid()), daemon=True)
+        log.touch()
+        process = context.Process(target=_child, args=(task, sender, str(log), os.getpid()), daemon=True)
         process.start()
         sender.close()
-        return cls(task, process, receiver, Path(log))
+        return cls(task, process, receiver, log)
 
     def receive(self, on_progress: Callable[[str, str], None]) -> Outcome[T] | None:
         """Take one message; an :class:`Outcome` when the process is through."""

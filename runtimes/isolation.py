@@ -11,13 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EdgeoptError, InputError
 from .files import check_file, runtime_for
+from .scratch import ScratchFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def run_isolated(
     path = Path(path)
     check_file(path)
     runtime = runtime or runtime_for(path)
-    with tempfile.TemporaryDirectory(prefix="edgeopt-run-") as folder:
+    with ScratchFolder("run") as folder:
         save_batches(Path(folder) / "inputs.npz", batches)
         job = {
             "path": str(path.resolve()),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ...errors import EdgeoptError
+from ...runtimes.scratch import ScratchFolder
 from ..target import Execution, TargetInfo
 from .cpu import Cpu, cpu_of, write_identity
 from .toolchain import load
@@ -34,7 +34,8 @@ class EmulatorTarget:
         self.cpu = profile if isinstance(profile, Cpu) else cpu_of(profile, cluster)
         self._device = profile.core if isinstance(profile, Cpu) else profile.name
         self._toolchain = load()
-        self._folder = Path(tempfile.mkdtemp(prefix="edgeopt-board-"))
+        self._disk = ScratchFolder("board")
+        self._folder = Path(self._disk.name)
         self._root = self._folder / "root"
         write_identity(self.cpu, self._root)
 
@@ -48,7 +49,7 @@ class EmulatorTarget:
 
     def close(self) -> None:
         """Delete the board's disk."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._disk.cleanup()
 
     def describe(self) -> TargetInfo:
         """The emulated device."""

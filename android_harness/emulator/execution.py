@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import EdgeoptError, InputError
+from ...runtimes.scratch import ScratchFolder
 from .counts import Counts, Phases, read_phases
 from .cpu import Cpu, cpu_of, write_identity
 from .toolchain import Toolchain, load
@@ -99,7 +99,7 @@ def run(
     cpu = profile if isinstance(profile, Cpu) else cpu_of(profile, cluster)
     arrays = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
     toolchain = load()
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as name:
+    with ScratchFolder("emulated") as name:
         guest = _Guest(Path(name), toolchain, cpu, path, runtime)
         flags = guest.write_inputs(arrays)
         flags += ["--method", method, "--num-threads", str(num_threads), "--output-prefix", "out"]
@@ -122,7 +122,7 @@ def describe(
     """
     path = Path(artifact)
     cpu = profile if isinstance(profile, Cpu) else cpu_of(profile)
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as name:
+    with ScratchFolder("emulated") as name:
         guest = _Guest(Path(name), load(), cpu, path, runtime_of(path))
         return guest.execute(["--describe", "--method", method], count=False, per_op=False, timeout_s=600.0)
 

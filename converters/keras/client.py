@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import EdgeoptError, InputError
 from ...runtimes.isolation import describe_death, last_words, load_batches, python_command, save_batches
+from ...runtimes.scratch import ScratchFolder
 from .environment import keras_python
 
 Progress = Callable[[str], None]
@@ -35,7 +36,7 @@ class KerasWorker:
     def __init__(self, progress: Progress) -> None:
         python = keras_python(progress)
         self.progress = progress
-        self._scratch = tempfile.TemporaryDirectory(prefix="edgeopt-keras-")
+        self._scratch = ScratchFolder("keras")
         self.folder = Path(self._scratch.name)
         self._log = self.folder / "log.txt"
         # TensorFlow leaves files behind when it is ended from outside, as it always is.
