@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,14 @@ _MEASUREMENTS = sa.Table(
     sa.Column("record", sa.Text, nullable=False),
     sa.Column("samples", sa.Text, nullable=False),
 )
+# What SQLite says -> what to do. A file of no bytes is no damage: a first command that is killed before it has made
+# the tables leaves one, and SQLite takes it for a new database.
+_HELP = {
+    "not a database|malformed": "it is damaged: restore it from a backup, or move it away and a new one is made",
+    "disk is full": "free some space, or give another --store",
+    "readonly|unable to open": "check the rights of the file and its folder, or give another --store",
+    "is locked": "another program holds it: run again when that is done, or give another --store",
+}
 
 
 class Store:
@@ -194,14 +203,10 @@ class Store:
                 break
             except (IntegrityError, ProgrammingError, OperationalError) as error:
                 if attempt == 4:
-                    raise EdgeoptError(
-                        f"the store {_safe(self.url)} can't be opened: {_short(error)}."
-                    ) from error
+                    raise self._failure("can't be opened", error) from error
                 time.sleep(0.05 * 2**attempt)
             except DBAPIError as error:
-                raise EdgeoptError(
-                    f"the store {_safe(self.url)} can't be opened: {_short(error)}."
-                ) from error
+                raise self._failure("can't be opened", error) from error
         if version is not None and int(version) > _SCHEMA_VERSION:
             raise InputError(f"the store {_safe(self.url)} was written by a newer edgeopt: upgrade edgeopt.")
 
@@ -211,7 +216,12 @@ class Store:
             with self._engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
-            raise EdgeoptError(f"the store {_safe(self.url)} failed: {_short(error)}.") from error
+            raise self._failure("failed", error) from error
+
+    def _failure(self, what: str, error: Exception) -> EdgeoptError:
+        said = _short(error)
+        helps = next((advice for words, advice in _HELP.items() if re.search(words, said)), "")
+        return EdgeoptError(f"the store {_safe(self.url)} {what}: {said}{f'; {helps}' if helps else ''}.")
 
 
 def default_path() -> Path:

@@ -58,6 +58,32 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
         store.run("rnope")
 
 
+def test_a_damaged_store_says_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "r.sqlite"
+    file.write_bytes(b"no database at all, but long enough to be taken for the head of one" * 100)
+    with pytest.raises(
+        EdgeoptError, match=r"r\.sqlite can't be opened: .*it is damaged: restore .* or move it away"
+    ):
+        Store(f"sqlite:///{file}")
+    assert file.stat().st_size  # what is left of it is the user's
+    file.unlink()
+    store = Store(f"sqlite:///{file}")
+    for _ in range(50):
+        store.add(Run("bench", "x", (record(),)))
+    store.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    with pytest.raises(EdgeoptError, match="it is damaged"):
+        Store(f"sqlite:///{file}").history()
+
+
+def test_a_store_whose_making_was_broken_off_is_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "r.sqlite").touch()
+    store = Store(f"sqlite:///{tmp_path}/r.sqlite")
+    store.add(Run("bench", "x", (record(),)))
+    assert len(store.history()) == 1
+
+
 def test_history_filters(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/r.sqlite")
     store.add(Run("bench", "x", (record(artifact="cat_50%.tflite"),), created_at="2026-01-01T00:00:00+00:00"))
