@@ -99,10 +99,13 @@ def validate(
     verbose: Verbose = False,
 ) -> None:
     """Check a profile file; exits 2 and names file, key, value and what is allowed when it is wrong."""
+    from ..cost_model.machine import unknown_core_notes
     from ..device_profiles import load_profile
 
     reporter = _reporter(context, "profiles validate", json, quiet, verbose)
     profile = load_profile(file)
+    for note in unknown_core_notes(profile):
+        reporter.warn(f"{file}: {note}")
     estimates = _estimates(profile)
     payload = {
         "profile": {"name": profile.name, "title": profile.title, "fingerprint": profile.fingerprint()},

@@ -189,6 +189,18 @@ def test_unknown_profile_exits_2_with_a_suggestion(capsys: pytest.CaptureFixture
 # Validating
 
 
+def test_validate_warns_of_a_core_without_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text(PIXEL7.read_text().replace('"cortex-x1"', '"cortex-x99"'))
+    code, envelope, _ = run_json(capsys, "profiles", "validate", str(path))
+    assert code == 0
+    assert (
+        len(envelope["warnings"]) == 1
+        and "cortex-x99 isn't known to the cost model" in envelope["warnings"][0]
+    )
+    assert not run_json(capsys, "profiles", "validate", str(PIXEL7))[1]["warnings"]
+
+
 def test_validate_a_good_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profiles", "validate", str(PIXEL7)]) == 0
     assert "pixel7.toml: valid (pixel7: " in capsys.readouterr().out
