@@ -75,9 +75,9 @@ class Problem:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = list(rows)
-        self.chips = sorted({row.chip for row in rows if not row.emulated})
+        self.chips = sorted({row.chip for row in rows if row.origin == "published"})
         self.core_of_row = [_core(row) for row in rows]
-        self.cores = sorted({_core(row) for row in rows if not row.emulated})
+        self.cores = sorted({_core(row) for row in rows if row.origin != "emulated"})
         self.configs = sorted({row.config for row in rows})
         self.aliases = sorted({core_alias(core) for core in self.cores})
         self.kinds = sorted({core_kind(core) for core in self.cores})
@@ -121,14 +121,17 @@ class Problem:
         self.cell_row = self.index["row"][self.cell_part]
 
     def _levels(self, row: Row) -> dict[str, int]:
-        """Core design, core and chip of a row; -1 for emulated ones, which tell nothing of the real ones."""
-        if row.emulated:
+        """Core design, core and chip of a row; -1 for emulated ones, which tell nothing of the real ones.
+
+        Measured ones have no chip: a virtual machine doesn't name it.
+        """
+        if row.origin == "emulated":
             return dict.fromkeys(("alias", "core", "chip"), -1)
         core = _core(row)
         return {
             "alias": self.aliases.index(core_alias(core)),
             "core": self.cores.index(core),
-            "chip": self.chips.index(row.chip),
+            "chip": self.chips.index(row.chip) if row.origin == "published" else -1,
         }
 
 
@@ -342,12 +345,30 @@ class Fit:
         emulated ones, with all that libraries share held: many emulated rows must not speak for other libraries.
         ``own=False`` leaves that second step out.
         """
-        emulated = np.array([row.emulated for row in self.problem.rows])
-        chosen = np.ones(len(emulated)) if weights is None else weights
-        self._solve(evaluations, chosen * ~emulated, rounds, np.ones(len(self.values), dtype=bool))
-        if own and emulated.any():
+        origins = np.array([row.origin for row in self.problem.rows])
+        chosen = np.ones(len(origins)) if weights is None else weights
+        self._solve(
+            evaluations, chosen * (origins == "published"), rounds, np.ones(len(self.values), dtype=bool)
+        )
+        if own and (origins == "emulated").any():
             of_library = np.array([row.library == EMULATED for row in self.problem.rows])
-            self._solve(evaluations, chosen * of_library, 1, self._own())
+            self._solve(evaluations, chosen * (of_library & (origins != "measured")), 1, self._own())
+
+    def learn_measured(self, evaluations: int) -> None:
+        """What the cores of measured rows deviate by, with all else held: many such rows must not speak for others."""
+        measured = np.array([row.origin == "measured" for row in self.problem.rows])
+        if measured.any():
+            self._solve(evaluations, measured.astype(float), 1, self._told_by(measured))
+
+    def _told_by(self, rows: np.ndarray) -> np.ndarray:
+        """Which constants of cores, their designs and runs no other rows tell of."""
+        free = np.zeros(len(self.values), dtype=bool)
+        for name in ("alias", "core", "config"):
+            index = self.problem.index[name]
+            mine = np.isin(self.problem.index["row"], np.flatnonzero(rows))
+            own = np.setdiff1d(index[mine], index[~mine])
+            free[self._at(name, own[:, None], np.arange(len(COMPONENTS)))] = True
+        return free
 
     def _own(self) -> np.ndarray:
         """Which constants are :data:`EMULATED`'s alone, or an emulated run's."""

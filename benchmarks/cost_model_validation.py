@@ -57,8 +57,8 @@ def validate(problem: Problem, fit: Fit, folds: int = 0, jobs: int = 1) -> Held:
 
     ``folds`` groups of models and of chips (0 = one by one), ``jobs`` of them at once.
     """
-    # Emulated rows stay in every fold: they are of networks and cores that no published row is of.
-    rows = [row for row in problem.rows if not row.emulated]
+    # Other rows stay in every fold: they are of networks and cores that no published row is of.
+    rows = [row for row in problem.rows if row.origin == "published"]
     models, here, models_chip, chips = (np.full(len(rows), np.nan) for _ in range(4))
     core_known = np.zeros(len(rows), dtype=bool)
     seen = [f"{row.config}|{row.precision}" for row in rows]

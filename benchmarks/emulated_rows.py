@@ -59,5 +59,5 @@ def _rows(data: dict[str, Any], machines: dict[str, Machine]) -> Iterator[Row]:
                 library="xnnpack", model=name, architecture=key, precision=precision.split("-")[0], threads=1,
                 device=machine.name, chip=machine.name, family="emulated", config=machine.name, machine=machine,
                 latency_ms=guess.latency_ms, source=DATA.name, era="", noise=NOISE, kernels=kernels,
-                emulated=True,
+                origin="emulated",
             )  # fmt: skip

@@ -7,7 +7,7 @@ when it isn't given) isn't part of the repository. The fit is a maximum a poster
 predicted over published latency with a robust loss, and a normal prior for every constant, wide for what all
 devices share, narrow for what one core, chip or run may deviate by (partial pooling). The slopes are
 PyTorch's, the least squares SciPy's. Rows of the emulator's cycle model (emulated_rows.py) join the published ones
-where XNNPACK has few. ``--write`` puts the constants into cost_model/fitted.json.
+where XNNPACK has few, and what we measured ourselves (measured_rows.py) those of x86. ``--write`` puts the constants into cost_model/fitted.json.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import cost_model_report as report
 import cost_model_validation as validation
+import numpy as np
 from cost_model_fit import Fit, Problem
 from cost_model_write import constants_of, prior_constants, write_constants
 from emulated_rows import emulated_rows
+from measured_rows import measured_rows
 from published_rows import sort_rows
 
 
@@ -47,19 +49,18 @@ def main() -> int:
     if given.csv is None:
         parser.error("give the CSV of published latencies, or set EDGEOPT_LATENCIES")
     rows, left_out = sort_rows(given.csv)
-    emulated = emulated_rows()
-    problem = Problem([*rows, *emulated])
+    emulated, measured = emulated_rows(), measured_rows()
+    problem = Problem([*rows, *emulated, *measured])
     print(
-        f"{len(rows)} published rows, {len(emulated)} emulated ones, {len(problem.chips)} chips, {len(problem.cores)} cores",
+        f"{len(rows)} published rows, {len(emulated)} emulated, {len(measured)} measured ones, {len(problem.chips)} chips, {len(problem.cores)} cores",
         file=sys.stderr,
     )
     fit = Fit(problem)
     fit.solve(given.iterations)
-    errors = fit.log_errors()
-    print(
-        f"fitted: {report.shares(errors[: len(rows)])}; emulated: {report.shares(errors[len(rows) :])}",
-        file=sys.stderr,
-    )
+    fit.learn_measured(given.iterations)
+    errors = np.split(fit.log_errors(), [len(rows), len(rows) + len(emulated)])
+    for origin, those in zip(("published", "emulated", "measured"), errors, strict=True):
+        print(f"fitted, {origin}: {report.shares(those)}", file=sys.stderr)
     held = None
     if not given.no_validation:
         held = validation.validate(problem, fit, given.folds, given.jobs)
@@ -72,7 +73,12 @@ def main() -> int:
     if given.write:
         write_constants(
             constants_of(fit, report.bands(held)),
-            report.provenance(rows, held) | {"emulated_rows": len(emulated)},
+            report.provenance(rows, held)
+            | {
+                "emulated_rows": len(emulated),
+                "measured_rows": len(measured),
+                "measured_cores": sorted({row.machine.clusters[0].core for row in measured}),
+            },
         )
     return 0
 

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeopt.cost_model import Kernel
 from edgeopt.cost_model.machine import Machine, cluster_of, core_table
@@ -73,7 +73,8 @@ class Row:
     ``machine`` holds the clusters that the run was allowed to use; ``config`` names device, cores and threads:
     rows of one config differ in the model and the precision only; ``era`` the
     year of ncnn's benchmark; ``noise`` the spread of the logarithm of the latency, for what else it depends on;
-    ``kernels`` those of a file, where the row isn't of one of the architectures; ``emulated`` that nobody published it.
+    ``kernels`` those of a file, where the row isn't of one of the architectures; ``origin``: published, emulated (emulated_rows.py) or measured
+    by ourselves (measured_rows.py).
     """
 
     library: str
@@ -91,7 +92,7 @@ class Row:
     era: str
     noise: float = NOISE
     kernels: tuple[Kernel, ...] = ()
-    emulated: bool = False
+    origin: Literal["published", "emulated", "measured"] = "published"
 
 
 @cache

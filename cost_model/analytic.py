@@ -150,13 +150,13 @@ class Place:
 def place_of(machine: Machine, threads: int, compute: Callable[[str], float] | None = None) -> Place:
     """The :class:`Place` of ``threads`` threads on the fastest cores of ``machine``.
 
-    ``compute``: core → logarithm of what its compute takes longer than its peak says.
+    ``compute``: core (its ``design``) → logarithm of what its compute takes longer than its peak says.
     """
     chosen = machine.chosen(threads)
     first: CoreCluster = chosen[0][0]
-    reached = {c.core: math.exp(-compute(c.core)) if compute else 1.0 for c, _ in chosen}
+    reached = {c.design: math.exp(-compute(c.design)) if compute else 1.0 for c, _ in chosen}
     speeds = [
-        cluster.speed / first.speed * (reached[cluster.core] / reached[first.core])
+        cluster.speed / first.speed * (reached[cluster.design] / reached[first.design])
         for cluster, take in chosen
         for _ in range(take)
     ]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from .analytic import CLASSES, GROUP_OF_CLASS, GROUPS
-from .machine import Machine, core_alias, core_kind
+from .machine import Machine, core_alias, core_kin, core_kind
 
 ALL = "all"  # libraries without edges and traffic of their own
 # What is known of a core, a chip or a calibrated device: logarithms of factors on time.
@@ -88,8 +88,8 @@ class Constants:
         return np.array([traffic[name] for name in CLASSES])
 
     def core_factors(self, core: str) -> Mapping[str, float]:
-        """What is known of a core, else of the cores of its design, else of its instruction set."""
-        for name in (core, f"like:{core_alias(core)}", f"kind:{core_kind(core)}"):
+        """What is known of a core, else of the cores of its design, of a design like it, of its instruction set."""
+        for name in (core, f"like:{core_alias(core)}", f"like:{core_kin(core)}", f"kind:{core_kind(core)}"):
             if name in self.cores:
                 return self.cores[name]
         return {}

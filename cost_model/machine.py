@@ -31,11 +31,12 @@ _BANDWIDTH_OF_STREAM = 3.0
 class CoreCluster:
     """Equal cores on one clock.
 
-    ``peaks`` is path (:data:`PATH_NAMES`) → multiply-accumulates a cycle of one core; ``stream_gb_s`` what
+    ``design`` is the core whose learned factors apply: a stand-in's where an x86 core isn't known. ``peaks`` is path (:data:`PATH_NAMES`) → multiply-accumulates a cycle of one core; ``stream_gb_s`` what
     one core reads from memory at most; ``l2_kib`` per core, or of the cluster when ``l2_shared``.
     """
 
     core: str
+    design: str
     count: int
     mhz: float
     peaks: dict[str, float]
@@ -117,6 +118,11 @@ def core_alias(core: str) -> str:
     return str(entry.get("like", core))
 
 
+def core_kin(core: str) -> str:
+    """The design whose factors stand in for those of a core's own design (itself when the table names none)."""
+    return str(core_table().get(core, {}).get("kin", core_alias(core)))
+
+
 def core_kind(core: str) -> str:
     """What cores of one instruction set have in common with each other (:data:`CORE_KINDS`)."""
     for prefix, kind in CORE_KINDS.items():
@@ -151,7 +157,8 @@ def cluster_of(
 ) -> CoreCluster:
     """A cluster from what is known of it; the core table fills the rest."""
     have = set(isa)
-    entry = core_table()[core_entry(core, isa=have, mhz=mhz, arch=arch)[0]]
+    known_as = core_entry(core, isa=have, mhz=mhz, arch=arch)[0]
+    entry = core_table()[known_as]
     peaks = {"fp32": float(entry["fp32"]), "int8": float(entry["int8"])}
     if arch == "x86_64":
         if "vnni" in have and "dot" in entry:
@@ -165,6 +172,8 @@ def cluster_of(
                 peaks[path] = max(least, float(entry.get(path, 2.0 * least)))
     return CoreCluster(
         core=core,
+        # Unknown Arm cores take what all Arm cores have in common: a name like theirs isn't one of them.
+        design=known_as if arch == "x86_64" else core,
         count=count,
         mhz=float(mhz),
         peaks=peaks,

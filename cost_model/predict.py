@@ -161,7 +161,7 @@ def _with_threads(
     kernels: Sequence[Kernel], machine: Machine, library: str, threads: int, constants: Constants
 ) -> tuple[Terms, list[str]]:
     place = place_of(machine, threads, lambda core: constants.core_factors(core).get("compute", 0.0))
-    core = machine.chosen(1)[0][0].core
+    core = machine.chosen(1)[0][0].design
     columns = work_of(kernels)
     # A library computes a precision with the widest instructions that it finds, as in the fit.
     paths = [paths_of(place, kernel.precision)[-1] for kernel in kernels]
@@ -223,6 +223,8 @@ def _known(machine: Machine, constants: Constants) -> tuple[str, str, str]:
     chip = constants.chip_factors(machine.chip)
     if chip is not None:
         return "transferred", f"published latencies of the {chip[0]}", "known_chip"
+    if core in constants.provenance.get("measured_cores", ()):
+        return "predicted", f"latencies measured on another machine with {core} cores", "known_core"
     if core in constants.cores:
         return "predicted", f"published latencies of other chips with {core} cores", "known_core"
     if core in core_table():

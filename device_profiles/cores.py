@@ -1,6 +1,8 @@
-"""Names and standing of CPU cores: plain data, no imports."""
+"""Names and standing of CPU cores: plain data."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 # Single-core standing of Arm's cores, for choosing the big cluster; unknown cores rank by clock alone.
 _CORE_ORDER = (
@@ -9,6 +11,20 @@ _CORE_ORDER = (
     ("cortex-a76", "cortex-a77", "cortex-a78", "cortex-a78ae", "neoverse-n1"),
     ("cortex-a710", "cortex-a715", "cortex-a720", "cortex-a725", "neoverse-n2"),
     ("cortex-x1", "cortex-x2", "cortex-x3", "cortex-x4", "cortex-x925", "neoverse-v1", "neoverse-v2"),
+)
+
+# (family, models) of AMD's processors → core, as the Linux kernel tells generations apart (arch/x86/kernel/cpu/amd.c).
+# Of Zen 5 only those whose vector units are 512 bits wide: servers and desktops, not the mobile ones with halves.
+_AMD_CORES = (
+    (0x17, range(0x00, 0x30), "x86-zen1"),
+    (0x17, range(0x50, 0x60), "x86-zen1"),
+    (0x17, range(0x30, 0xB0), "x86-zen2"),
+    (0x19, range(0x00, 0x10), "x86-zen3"),
+    (0x19, range(0x10, 0x20), "x86-zen4"),
+    (0x19, range(0x20, 0x60), "x86-zen3"),
+    (0x19, range(0x60, 0xB0), "x86-zen4"),
+    (0x1A, range(0x00, 0x20), "x86-zen5"),
+    (0x1A, range(0x40, 0x50), "x86-zen5"),
 )
 
 # "CPU part" of /proc/cpuinfo for implementer 0x41 (MIDR_EL1 part numbers, Arm technical reference manuals).
@@ -48,3 +64,12 @@ def core_rank(core: str) -> int:
         if core in cores:
             return tier
     return -1
+
+
+def amd_core(processor: Mapping[str, str]) -> str | None:
+    """The core of an AMD processor from its lines of /proc/cpuinfo; None for one that isn't known here."""
+    try:
+        family, model = int(processor.get("cpu family", "")), int(processor.get("model", ""))
+    except ValueError:
+        return None
+    return next((core for of, models, core in _AMD_CORES if family == of and model in models), None)

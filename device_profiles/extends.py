@@ -114,9 +114,10 @@ def _with_machine(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
     if path.resolve() != (BUILTIN_FOLDER / "host.toml").resolve():
         return raw
+    from .clock import kept_mhz
     from .machine import describe_machine
 
-    return merge(raw, describe_machine())
+    return merge(raw, describe_machine(clock=kept_mhz))
 
 
 def _deep(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:

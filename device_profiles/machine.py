@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from .checks import IMPLIES, IMPOSSIBLE
-from .cores import ARM_PARTS
+from .cores import ARM_PARTS, amd_core
 
 READ = "read from this machine"
 _ARM_FLAGS = {
@@ -29,8 +29,15 @@ _ISA_ORDER = ("neon", "fp16", "dotprod", "i8mm", "bf16", "sve", "sve2", "sme", "
 _CPU = "sys/devices/system/cpu"
 
 
+Clock = Callable[[str, float], int | None]
+
+
 def describe_machine(
-    root: Path = Path("/"), *, system: str | None = None, machine: str | None = None
+    root: Path = Path("/"),
+    *,
+    system: str | None = None,
+    machine: str | None = None,
+    clock: Clock | None = None,
 ) -> dict[str, Any]:
     """An overlay for host.toml (same keys, with ``sources``) of what this machine says of itself.
 
@@ -38,6 +45,8 @@ def describe_machine(
         root: where ``proc`` and ``sys`` stand (another folder in tests).
         system: ``platform.system()`` unless given.
         machine: ``platform.machine()`` unless given.
+        clock: measures the clock of an x86 Linux machine that hides it, from the processor's name and what is shown
+            (:func:`clock.kept_mhz`); without it the clock of the moment is taken.
     """
     system = system or platform.system()
     machine = (machine or platform.machine()).lower()
@@ -47,13 +56,13 @@ def describe_machine(
     if system in names:
         overlay["os"] = {"name": names[system], "version": platform.release() or "unknown"}
     if system == "Linux":
-        _read_linux(root, arch, overlay)
+        _read_linux(root, arch, overlay, clock if arch == "x86_64" else None)
     elif system == "Darwin":
         _read_macos(arch, overlay)
     return overlay
 
 
-def _read_linux(root: Path, arch: str, overlay: dict[str, Any]) -> None:
+def _read_linux(root: Path, arch: str, overlay: dict[str, Any], clock: Clock | None) -> None:
     processors = _processors(_text(root / "proc/cpuinfo"))
     model = _model_name(root, processors)
     if model:
@@ -65,8 +74,14 @@ def _read_linux(root: Path, arch: str, overlay: dict[str, Any]) -> None:
         overlay["sources"]["cpu.clusters"] = f"{READ} (/proc/cpuinfo, /sys/devices/system/cpu)"
         for index, cluster in enumerate(clusters):
             guess = cluster.pop("clock_guess")
-            if guess:
-                overlay["sources"][f"cpu.clusters.{index}.max_mhz"] = f"estimate: {guess}"
+            if not guess:
+                continue
+            source = f"estimate: {guess}"
+            measured = clock(model, cluster["max_mhz"]) if clock and len(clusters) == 1 else None
+            if measured:
+                cluster["max_mhz"] = measured
+                source = "measured by a loop of one instruction a cycle; this machine hides its clock"
+            overlay["sources"][f"cpu.clusters.{index}.max_mhz"] = source
         l3_kib = _cache_kib(root, 0, level=3)
         if l3_kib:
             overlay["cpu"]["l3_kib"] = l3_kib
@@ -160,6 +175,8 @@ def _core_name(root: Path, arch: str, index: int, processor: dict[str, str]) -> 
         return _slug(f"arm-{implementer or 'unknown'}-{part or 'unknown'}", "arm")
     if index in _cpu_list(_text(root / "sys/devices/cpu_atom/cpus")):
         return "x86-efficiency"
+    if processor.get("vendor_id") == "AuthenticAMD" and (known := amd_core(processor)):
+        return known
     name = processor.get("model name", "").split("@")[0]
     return _slug(re.sub(r"\((r|tm)\)|\bcpu\b|processor", " ", name.lower()), "x86")
 
