@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -10,7 +11,9 @@ import typer
 from ..disk import disk_trouble
 from ..errors import EdgeoptError
 from . import interrupts
-from .reporter import error_envelope, print_error, print_json
+from .reporter import error_envelope, print_error, print_in_any_encoding, print_json
+
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as a program in C ends
 
 app = typer.Typer(
     name="edgeopt",
@@ -77,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in arguments
     verbose = "--verbose" in arguments
     command = next((word for word in arguments if not word.startswith("-")), "")
+    print_in_any_encoding()
     try:
         with interrupts.taken_as_ctrl_c():
             result = app(args=arguments, prog_name="edgeopt", standalone_mode=False)
@@ -92,7 +96,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _fail(command, interrupts.reason(), as_json)
         return interrupts.exit_code()
     except BrokenPipeError:
-        return 141
+        return _BROKEN_PIPE
+    except SystemExit as error:
+        # Typer ends so when the reader of a pipe is gone; else it was the user's own code.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _BROKEN_PIPE
+        _fail(
+            command, f"{_where(error)} ended the command with sys.exit({error.code!r}): take it out.", as_json
+        )
+        return 2
     except Exception as error:
         full = disk_trouble(str(error)) if isinstance(error, OSError) else None
         if full is not None:
@@ -114,10 +126,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(command: str, message: str, as_json: bool) -> None:
-    if as_json:
-        print_json(error_envelope(command, [message]))
-    else:
-        print_error(message)
+    try:
+        if as_json:
+            print_json(error_envelope(command, [message]))
+        else:
+            print_error(message)
+    except OSError:  # a full disk behind stdout, or nobody who reads: the exit code says it
+        with contextlib.suppress(OSError):
+            print_error(message)
+
+
+def _where(error: BaseException) -> str:
+    """File and line that raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "something"
 
 
 def _print_traceback(error: BaseException) -> None:

@@ -6,24 +6,45 @@ one shape (docs/json.md) and nothing else on stdout. Rich is imported only when 
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SCHEMA_VERSION = 1
 _PIPE_WIDTH = 140
+_PLAIN = {"–": "-", "×": "x", "±": "+-", "·": "-", "…": "~", "µ": "u", "°": "", "²": "2", "′": "'", "’": "'"}
+
+
+def print_in_any_encoding() -> None:
+    """Let stdout and stderr take every character: one that they have no code for is written as its nearest."""
+    codecs.register_error("edgeopt", _nearest)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not _takes_all(stream):
+            stream.reconfigure(errors="edgeopt")
+
+
+def _takes_all(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_PLAIN.get(c, "?") for c in error.object[error.start : error.end]), error.end
 
 
 def print_json(payload: Mapping[str, Any]) -> None:
     """Write ``payload`` as one JSON object; NaN and infinities become null (JSON has neither)."""
-    json.dump(_finite(payload), sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    utf8 = _takes_all(sys.stdout)
+    json.dump(_finite(payload), sys.stdout, indent=2, ensure_ascii=not utf8, allow_nan=False)
     sys.stdout.write("\n")
 
 

@@ -1,0 +1,64 @@
+"""The command line where its surroundings are hostile: encodings, full or closed outputs, code that exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeopt.cli.app import main
+
+
+def _run(
+    *arguments: str, stdout: int = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgeopt", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_the_characters_gets_their_nearest(encoding: str) -> None:
+    done = _run("profiles", "show", "pixel7", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert "MHz" in done.stdout.decode(encoding)
+    done = _run("profiles", "show", "pixel7", "--json", PYTHONIOENCODING=encoding)
+    same = _run("profiles", "show", "pixel7", "--json", PYTHONIOENCODING="utf-8")
+    assert json.loads(done.stdout.decode(encoding)) == json.loads(same.stdout)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_result_that_cannot_be_written_is_a_sentence(form: list[str]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = _run("profiles", "list", *form, stdout=full.fileno())
+    assert done.returncode == 2
+    assert b"is full" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_failure_of_ours() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = _run("profiles", "show", "pixel7", "--json", stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("code", ["0", "7", "'enough'"])
+def test_code_that_exits_does_not_pass_for_success(
+    code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "quits.py").write_text(f"import sys\nsys.exit({code})\n")
+    assert main(["export", f"{tmp_path}/quits.py:net", "--profile", "pixel7", "--dry-run", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is False
+    assert f"quits.py:2 ended the command with sys.exit({code})" in found["errors"][0]
