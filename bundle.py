@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .disk import disk_trouble
 from .errors import EdgeoptError, InputError
+from .runtimes.files import check_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -246,6 +247,7 @@ def check_output(path: Path, *, force: bool) -> None:
     Raises:
         InputError: something is there already, or the folder can't be written.
     """
+    check_name(path)
     if path.exists() and not force:
         raise InputError(f"{path} exists already: give --force to replace it, or another -o.")
     if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):

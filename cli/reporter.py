@@ -183,6 +183,8 @@ def _silent(what: str, fraction: float | None = None) -> None:
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):  # a file's name that isn't UTF-8 holds bytes that JSON can't
+        return value.encode(errors="surrogateescape").decode(errors="replace")
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

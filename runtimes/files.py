@@ -7,6 +7,7 @@ flatbuffer identifier, and the zip directory of a PyTorch package.
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -38,6 +39,19 @@ def runtime_for(path: Path) -> str:
         raise InputError(f"{path} is not a file edgeopt can run: it knows {known}.") from None
 
 
+def check_name(path: Path) -> None:
+    """Refuse a path that the runtimes, which are written in C++, can't be given.
+
+    Raises:
+        InputError: it isn't UTF-8.
+    """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path.absolute()).decode(errors="replace")
+        raise InputError(f"{shown}: this path is not UTF-8, which the runtimes need: rename it.") from None
+
+
 def check_file(path: Path) -> None:
     """Refuse a file that is missing, empty, truncated, of another kind, or from a newer format version.
 
@@ -47,6 +61,7 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
         raise InputError(f"{path} {what}: give a model file.")
+    check_name(path)
     size = path.stat().st_size
     if size == 0:
         raise InputError(f"{path} is empty (0 bytes): export or copy it again.")

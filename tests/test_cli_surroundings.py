@@ -62,3 +62,20 @@ def test_code_that_exits_does_not_pass_for_success(
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False
     assert f"quits.py:2 ended the command with sys.exit({code})" in found["errors"][0]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
+def test_a_path_that_is_not_utf8_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/n\xe9t"))
+    folder.mkdir()
+    (folder / "model.tflite").write_bytes(b"TFL3" * 20)
+    net = f"{Path(__file__).parent}/sample_models.py:net"
+    for command in (
+        ["bench", f"{folder}/model.tflite"],
+        ["export", net, "--profile", "pixel7", "-o", f"{folder}/b"],
+    ):
+        assert main([*command, "--json"]) == 2
+        out = capsys.readouterr().out
+        assert "is not UTF-8" in json.loads(out.encode())["errors"][0]
