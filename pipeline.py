@@ -143,6 +143,11 @@ def export_plan(
             "with --calibration or --example-inputs"
             for name in uninformative_outputs(checks)
         ]
+        if not plan.calibration and len(checks.samples) == 1:
+            result.notes.append(
+                "the model fails on inputs drawn from the example, so the example alone was compared: give more "
+                "with --calibration"
+            )
         if not result.produced:
             sentences = said_once(f for p in result.not_made for f in p.reasons)
             raise InputError(f"no file could be made of {plan.source.origin}: {sentences}.")

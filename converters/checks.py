@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..errors import InputError
 from ..models.data import Evaluation, Sample
@@ -16,10 +15,9 @@ from ..models.predicting import Run, predictor, torch_run
 from ..models.source import SourceModel
 from ..models.state import preserved_state
 from ..runtimes import LoadedModel, open_model
+from .check_samples import run_samples
 from .ordering import named_order
 from .verification import Parity, compare
-
-CHECK_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -65,15 +63,8 @@ def make_checks(
     evaluation: Evaluation | None,
     min_snr_db: float | None,
 ) -> Checks:
-    """Choose the samples and run the source model on them once.
-
-    Calibration samples when there are any, else the example and seeded variations of it; with dynamic
-    dimensions also their smallest and largest size.
-    """
-    samples = _check_samples(source, calibration)
-    # A file begins with the state that the model was captured in, and meets the samples in the same order.
-    with preserved_state(source.module):
-        reference = tuple(tuple(t.numpy() for t in source.run(sample)) for sample in samples)
+    """Choose the samples and run the source model on them once."""
+    samples, reference = run_samples(source, calibration)
     _check_repeats(source, samples[0], reference[0])
     baseline, count = None, None
     if evaluation is not None:
@@ -173,45 +164,3 @@ def _evaluate(evaluation: Evaluation, predict: Callable[..., Any], whose: str) -
     if not np.isfinite(value):
         raise InputError(f"the evaluation gave {value} on {whose}: it must give a finite number.")
     return value, samples
-
-
-def _check_samples(source: SourceModel, calibration: Sequence[Sample] | None) -> list[Sample]:
-    if calibration:
-        stride = max(1, len(calibration) // CHECK_SAMPLES)
-        samples = list(calibration[::stride][:CHECK_SAMPLES])
-    else:
-        generator = torch.Generator().manual_seed(0)
-        samples = [source.example]
-        samples += [tuple(_vary(t, generator) for t in source.example) for _ in range(3)]
-    for dims in _extreme_sizes(source):
-        samples.append(tuple(_resize(t, i, dims, source) for i, t in enumerate(samples[0])))
-    return samples
-
-
-def _vary(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Another tensor that such an input could be: noise of the same mean and spread, or the same numbers
-    in another order."""
-    if tensor.is_floating_point():
-        spread = float(tensor.double().std()) if tensor.numel() > 1 else 1.0
-        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
-        return (noise * (spread or 1.0) + float(tensor.double().mean())).to(tensor.dtype)
-    order = torch.randperm(tensor.numel(), generator=generator)
-    return tensor.flatten()[order].reshape(tensor.shape)
-
-
-def _extreme_sizes(source: SourceModel) -> list[dict[str, int]]:
-    if not source.dynamic:
-        return []
-    dims = {dim.name: dim for dim in source.dynamic.values()}
-    return [{n: d.low for n, d in dims.items()}, {n: d.high for n, d in dims.items()}]
-
-
-def _resize(tensor: torch.Tensor, index: int, sizes: dict[str, int], source: SourceModel) -> torch.Tensor:
-    for axis in range(tensor.ndim):
-        dim = source.dynamic.get((index, axis))
-        if dim is not None:
-            size = sizes[dim.name]
-            repeats = [1] * tensor.ndim
-            repeats[axis] = -(-size // tensor.shape[axis])
-            tensor = tensor.repeat(*repeats).narrow(axis, 0, size)
-    return tensor.contiguous()

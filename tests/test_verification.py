@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from edgeopt.converters.checks import make_checks, predictor, uninformative_outputs
 from edgeopt.converters.ordering import named_order
 from edgeopt.converters.verification import compare, cosine_similarity, snr_db
+from edgeopt.errors import InputError
 from edgeopt.gates import accuracy_drop, parse_percent
 from edgeopt.models import load_source_model
 
@@ -77,6 +78,34 @@ def test_constant_outputs_prove_little() -> None:
 
     source = load_source_model(Zero(), example_inputs=torch.ones(1, 4))
     assert uninformative_outputs(make_checks(source, None, None, None)) == ["dead"]
+
+
+class Lookup(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(16, 4)
+
+    def forward(self, ids: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        return self.table((ids + offset).long())
+
+
+def test_check_inputs_stay_where_the_model_can_take_them() -> None:
+    """Float inputs that are used as an index: whole numbers, all alike, and such that only the example fits."""
+    whole = torch.tensor([[0.0, 15.0, 7.0, 3.0]])
+    source = load_source_model(Lookup(), example_inputs=(whole, torch.zeros(1, 1)))
+    samples = make_checks(source, None, None, None).samples
+    assert len(samples) == 4 and all(sorted(s[0][0]) == [0, 3, 7, 15] for s in samples)
+    assert not np.array_equal(samples[0][0], samples[1][0])
+    tied = torch.tensor([[0.2, 15.2]]), torch.tensor([[0.0, -15.0]])
+    alone = load_source_model(Lookup(), example_inputs=tied)
+    assert len(make_checks(alone, None, None, None).samples) == 1
+
+
+def test_a_calibration_sample_on_which_the_model_fails_is_named() -> None:
+    source = load_source_model(Lookup(), example_inputs=(torch.ones(1, 4), torch.zeros(1, 1)))
+    good, bad = (torch.ones(1, 4), torch.zeros(1, 1)), (torch.full((1, 4), 16.0), torch.zeros(1, 1))
+    with pytest.raises(InputError, match="fails on calibration sample 1: IndexError"):
+        make_checks(source, [good, bad], None, None)
 
 
 def test_predict_takes_any_number_of_rows() -> None:
