@@ -7,7 +7,7 @@ discrete Fourier transform, and a short-time transform becomes a convolution wit
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -235,6 +235,37 @@ def _fourier(*, real: bool, inverse: bool) -> Callable[..., Pair]:
     return form
 
 
+def _over_axes(
+    each: Callable[..., Any],
+    *,
+    first: Callable[..., Any] | None = None,
+    last: Callable[..., Any] | None = None,
+    default: Sequence[int] | None = None,
+) -> Callable[..., Any]:
+    """A transform over several axes, one after the other: of real values the last axis goes first and is halved
+    (``first``), and back to them it comes last (``last``)."""
+
+    def form(
+        node: Any,
+        value: Any,
+        s: Sequence[int] | None = None,
+        dim: Sequence[int] | None = default,
+        norm: str | None = None,
+    ) -> Any:
+        rank = _pair(value)[0].ndim
+        axes = list(range(rank - len(s), rank) if s else range(rank)) if dim is None else list(dim)
+        # A size of -1 is the axis's own.
+        sizes = [None if size == -1 else size for size in s] if s else [None] * len(axes)
+        *others, end = zip(sizes, axes, strict=True)
+        if first is not None:
+            value = first(node, value, *end, norm)
+        for size, axis in others if first or last else [*others, end]:
+            value = each(node, value, size, axis, norm)
+        return value if last is None else last(node, value, *end, norm)
+
+    return form
+
+
 def _inverse_real(
     node: Any, value: Pair, n: int | None = None, dim: int = -1, norm: str | None = None
 ) -> torch.Tensor:
@@ -291,6 +322,10 @@ def _short_time(
     return re, im
 
 
+_OF_REAL = _fourier(real=True, inverse=False)
+_FORWARD = _fourier(real=False, inverse=False)
+_INVERSE = _fourier(real=False, inverse=True)
+
 _FORMS: dict[Any, Callable[..., Any]] = {
     _ATEN.view_as_complex.default: lambda node, x: (x[..., 0], x[..., 1]),
     _ATEN.view_as_real.default: lambda node, z: torch.stack(z, -1),
@@ -311,10 +346,18 @@ _FORMS: dict[Any, Callable[..., Any]] = {
     _ATEN.matmul.default: _matrix_product,
     _ATEN.mm.default: _matrix_product,
     _ATEN.bmm.default: _matrix_product,
-    _ATEN.fft_rfft.default: _fourier(real=True, inverse=False),
-    _ATEN.fft_fft.default: _fourier(real=False, inverse=False),
-    _ATEN.fft_ifft.default: _fourier(real=False, inverse=True),
+    _ATEN.fft_rfft.default: _OF_REAL,
+    _ATEN.fft_fft.default: _FORWARD,
+    _ATEN.fft_ifft.default: _INVERSE,
     _ATEN.fft_irfft.default: _inverse_real,
+    _ATEN.fft_rfft2.default: _over_axes(_FORWARD, first=_OF_REAL, default=(-2, -1)),
+    _ATEN.fft_fft2.default: _over_axes(_FORWARD, default=(-2, -1)),
+    _ATEN.fft_ifft2.default: _over_axes(_INVERSE, default=(-2, -1)),
+    _ATEN.fft_irfft2.default: _over_axes(_INVERSE, last=_inverse_real, default=(-2, -1)),
+    _ATEN.fft_rfftn.default: _over_axes(_FORWARD, first=_OF_REAL),
+    _ATEN.fft_fftn.default: _over_axes(_FORWARD),
+    _ATEN.fft_ifftn.default: _over_axes(_INVERSE),
+    _ATEN.fft_irfftn.default: _over_axes(_INVERSE, last=_inverse_real),
     _ATEN.stft.default: _short_time,
     _ATEN.cat.default: _on_lists(torch.cat),
     _ATEN.stack.default: _on_lists(torch.stack),
@@ -328,6 +371,7 @@ _FORMS: dict[Any, Callable[..., Any]] = {
             _ATEN.repeat.default, _ATEN.roll.default, _ATEN.flip.default, _ATEN.sum.dim_IntList,
             _ATEN.mean.dim, _ATEN.resolve_conj.default, _ATEN.resolve_neg.default, _ATEN.narrow.default,
             _ATEN.alias.default, _ATEN.unflatten.int, _ATEN.movedim.int, _ATEN.lift_fresh_copy.default,
+            _ATEN.fft_fftshift.default, _ATEN.fft_ifftshift.default,
         )
     },
 }  # fmt: skip
