@@ -58,8 +58,9 @@ def load_baseline(reference: str, store_url: str | None) -> list[Record] | list[
         try:
             entries = json.loads(path.read_text())["measurements"]
             records = [record_from_json(entry) for entry in entries]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not what edgeopt bench --json prints ({error}).") from error
+        except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+            why = str(error).rstrip(".")
+            raise InputError(f"{path} is not what edgeopt bench --json prints ({why}).") from error
         if not records:
             raise InputError(f"{path} holds no measurements.")
         return records

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,11 @@ def default_path() -> Path:
     return Path(user_data_dir("edgeopt", appauthor=False)) / "results.sqlite"
 
 
+_REQUIRED = tuple(
+    one.name for one in fields(Record) if one.default is MISSING and one.default_factory is MISSING
+)
+
+
 def record_from_json(found: dict[str, Any], samples: Sequence[Sequence[float]] = ()) -> Record:
     """A record out of its JSON object; keys it doesn't know are left out.
 
@@ -242,13 +248,12 @@ def record_from_json(found: dict[str, Any], samples: Sequence[Sequence[float]] =
     """
     known = {key: value for key, value in found.items() if key in Record.__dataclass_fields__}
     ci95 = known.get("ci95")
+    if missing := [key for key in _REQUIRED if key not in known]:
+        raise InputError(f"this is not a measurement of edgeopt: it has no {', '.join(missing)}.")
     known["ci95"] = (float(ci95[0]), float(ci95[1])) if ci95 else None
     known["warnings"] = tuple(known.get("warnings") or ())
     known["samples"] = tuple(tuple(one) for one in samples)
-    try:
-        return Record(**known)
-    except TypeError as error:
-        raise InputError(f"this is not a measurement of edgeopt: {error}.") from error
+    return Record(**known)
 
 
 def _row(run_id: str, record: Record) -> dict[str, Any]:

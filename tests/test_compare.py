@@ -215,6 +215,14 @@ def test_a_gate_measures_twice_before_it_fails(monkeypatch: pytest.MonkeyPatch, 
     assert checks[0].ok
 
 
+@pytest.mark.parametrize("entry", [{"metric": "latency_ms", "value": 1.0}, 1])
+def test_a_baseline_of_another_command_is_refused(tmp_path: Path, entry: object) -> None:
+    path = tmp_path / "estimate.json"
+    path.write_text(json.dumps({"measurements": [entry]}))
+    with pytest.raises(InputError, match=r"estimate\.json is not what edgeopt bench --json prints"):
+        load_baseline(str(path), None)
+
+
 def test_a_gate_refuses_another_device(monkeypatch: pytest.MonkeyPatch, artifact: Artifact) -> None:
     fake_bench(monkeypatch, [1.3], artifact.path)
     other = stored(1.0, artifact.path, conditions={"device": "Pixel 7"})

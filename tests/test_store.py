@@ -139,7 +139,7 @@ def test_a_newer_store_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_records_from_json_need_their_keys() -> None:
-    with pytest.raises(InputError, match="not a measurement"):
+    with pytest.raises(InputError, match="not a measurement of edgeopt: it has no value, ci95, grade"):
         record_from_json({"metric": "latency_ms"})
     again = record_from_json({**record().as_json(), "unknown": 1})
     assert again == record(samples=())
