@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import export_options as given
+from .help_pages import examples
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
@@ -22,7 +23,12 @@ _NARROW = 100
 
 def register(app: typer.Typer) -> None:
     """Attach the command to the ``edgeopt`` application."""
-    app.command("analyze")(analyze)
+    app.command(
+        "analyze",
+        epilog=examples(
+            "edgeopt analyze my_pkg.models:net --profile pixel7 --calibration samples.npz",
+        ),
+    )(analyze)
 
 
 def analyze(

@@ -11,6 +11,7 @@ import typer
 from ..disk import disk_trouble
 from ..errors import EdgeoptError
 from . import interrupts
+from .help_pages import write_conventionally
 from .reporter import error_envelope, print_error, print_in_any_encoding, print_json
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as a program in C ends
@@ -69,6 +70,7 @@ def _register() -> None:
     emulator.register(app)
     app_command.register(app)
     doctor.register(app)
+    write_conventionally(app)
 
 
 _register()
@@ -112,8 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         # Typer carries its own copy of click, whose exceptions have no public name: known by their shape.
         if hasattr(error, "format_message"):
-            hint = f" (see edgeopt {command} --help)" if command else ""
-            _fail(command, f"{error.format_message().rstrip('.')}{hint}", as_json)
+            # A group without a command has shown its help already, and its exception has no words.
+            if message := error.format_message().rstrip("."):
+                _fail(command, f"{message} (see {_help_of(error)} --help)", as_json)
             return 2
         _fail(
             command,
@@ -123,6 +126,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose:
             _print_traceback(error)
         return 1
+
+
+def _help_of(error: Exception) -> str:
+    """The command whose help page tells what is allowed: the last one that was understood."""
+    path = getattr(getattr(error, "ctx", None), "command_path", "")
+    return path if isinstance(path, str) and path else "edgeopt"
 
 
 def _fail(command: str, message: str, as_json: bool) -> None:

@@ -8,13 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from .help_pages import examples
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
 
 def register(app: typer.Typer) -> None:
     """Attach the command."""
-    app.command("app")(make_app)
+    app.command(
+        "app",
+        epilog=examples(
+            "edgeopt app net_pixel7 --package com.acme.vision -o net_android",
+            "edgeopt app net_pixel7 --update -o net_android",
+        ),
+    )(make_app)
 
 
 def make_app(

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InputError
 from . import interrupts
+from .help_pages import examples
 from .measuring import (
     Affinity,
     Csv,
@@ -56,7 +57,15 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Attach the command."""
-    app.command("bench")(bench)
+    app.command(
+        "bench",
+        epilog=examples(
+            "edgeopt bench net_pixel7",
+            "edgeopt bench model.tflite --num-threads 1,4 --json",
+            "edgeopt bench net_pixel7 --on adb",
+            "edgeopt bench net_pixel7 --on emulator --profile pixel7",
+        ),
+    )(bench)
 
 
 def bench(

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import EdgeoptError, InputError
 from . import interrupts
+from .help_pages import examples
 from .measuring import (
     Affinity,
     Csv,
@@ -45,7 +46,13 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Attach the command."""
-    app.command("compare")(compare)
+    app.command(
+        "compare",
+        epilog=examples(
+            "edgeopt compare net_pixel7",
+            "edgeopt compare old.tflite new.tflite --num-threads 2",
+        ),
+    )(compare)
 
 
 def compare(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .help_pages import examples
 from .measuring import draw_table
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Attach the command."""
-    app.command("devices")(devices)
+    app.command(
+        "devices",
+        epilog=examples(
+            "edgeopt devices",
+            "edgeopt devices pi@raspberrypi.local",
+        ),
+    )(devices)
 
 
 def devices(

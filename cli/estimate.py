@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import export_options as given
+from .help_pages import examples
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Attach the command to the ``edgeopt`` application."""
-    app.command("estimate")(estimate)
+    app.command(
+        "estimate",
+        epilog=examples(
+            "edgeopt estimate net_pixel7 --profile pixel7",
+            "edgeopt estimate my_pkg.models:net -p raspberry_pi_4 --precision fp32,int8-static --per-layer",
+        ),
+    )(estimate)
 
 
 def estimate(

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import GateError
 from . import export_options as given
+from .help_pages import examples
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
@@ -19,9 +20,26 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Attach the commands to the ``edgeopt`` application."""
-    app.command("export")(export)
-    app.command("verify")(verify)
-    app.command("inspect")(inspect)
+    app.command(
+        "export",
+        epilog=examples(
+            "edgeopt export my_pkg.models:net --profile pixel7",
+            "edgeopt export model.keras --profile pixel7 --precision int8-static --calibration samples.npz",
+            "edgeopt export net.py:net -p raspberry_pi_4 --eval net.py:evaluate --max-accuracy-drop 1%",
+        ),
+    )(export)
+    app.command(
+        "verify",
+        epilog=examples(
+            "edgeopt verify net_pixel7",
+        ),
+    )(verify)
+    app.command(
+        "inspect",
+        epilog=examples(
+            "edgeopt inspect net_pixel7/model.tflite --all",
+        ),
+    )(inspect)
 
 
 def export(

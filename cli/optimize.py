@@ -8,13 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from . import export_options as given
+from .help_pages import examples
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
 
 def register(app: typer.Typer) -> None:
     """Attach the command to the ``edgeopt`` application."""
-    app.command("optimize")(optimize)
+    app.command(
+        "optimize",
+        epilog=examples(
+            "edgeopt optimize my_pkg.models:net --recipe prune.toml --train my_pkg.data:train -o net_pruned",
+        ),
+    )(optimize)
 
 
 def optimize(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import GateError, InputError
+from .help_pages import examples
 from .measuring import (
     Affinity,
     Csv,
@@ -34,8 +35,20 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Attach the commands."""
-    app.command("history")(history)
-    app.command("gate")(gate)
+    app.command(
+        "history",
+        epilog=examples(
+            "edgeopt history net_pixel7 --since 2026-11-01",
+        ),
+    )(history)
+    app.command(
+        "gate",
+        epilog=examples(
+            "edgeopt bench net_pixel7 --json > baseline.json",
+            "edgeopt gate net_pixel7 --baseline baseline.json --max-regression 5%",
+            "edgeopt gate net_pixel7 --on emulator --profile pixel7 --baseline counts.json",
+        ),
+    )(gate)
 
 
 def history(

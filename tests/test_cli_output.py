@@ -49,6 +49,38 @@ def test_an_unknown_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) 
     assert err.startswith("error: ") and "exprot" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "page"),
+    [
+        (["exprot", "x"], "edgeopt"),
+        (["profiles", "shwo"], "edgeopt profiles"),
+        (["profiles", "show"], "edgeopt profiles show"),
+        (["bench", "--nope"], "edgeopt bench"),
+        (["--nope"], "edgeopt"),
+    ],
+)
+def test_a_typo_is_sent_to_a_help_page_that_exists(
+    arguments: list[str], page: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.strip().endswith(f"(see {page} --help)")
+
+
+@pytest.mark.parametrize("arguments", [[], ["emulator"]])
+def test_a_group_alone_shows_its_help_without_an_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert "Commands" in shown.out and not shown.err
+
+
+def test_help_names_arguments_in_capitals_and_gives_flags_no_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert "{BUNDLE}" in page and "<bool>" not in page and "edgeopt verify net_pixel7" in page
+
+
 def test_no_colour_in_a_pipe_or_when_asked_not_to() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "edgeopt", "doctor"], capture_output=True, text=True, check=False

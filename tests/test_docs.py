@@ -1,4 +1,4 @@
-"""Docs that are checked: docs/cli.md is what the commands say, and the README's commands exist."""
+"""Docs that are checked: docs/cli.md is what the commands say, and the commands in the README and the help pages exist."""
 
 from __future__ import annotations
 
@@ -65,8 +65,19 @@ def readme_commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.startswith("edgeopt ")]
 
 
-@pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
-def test_the_readme_uses_commands_and_options_that_exist(command: list[str]) -> None:
+def help_examples() -> list[list[str]]:
+    """The commands at the ends of the help pages."""
+    from typer.main import get_command
+
+    from edgeopt.cli.app import app
+
+    pages = [command.epilog or "" for command in get_command(app).commands.values()]  # type: ignore[attr-defined]
+    lines = [line.strip() for page in pages for line in page.splitlines()]
+    return [shlex.split(line.partition(" > ")[0]) for line in lines if line.startswith("edgeopt ")]
+
+
+@pytest.mark.parametrize("command", [*readme_commands(), *help_examples()], ids=" ".join)
+def test_the_readme_and_the_help_pages_use_commands_and_options_that_exist(command: list[str]) -> None:
     known = {" ".join(c) for c in commands()}
     words = command[1:]
     name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]

@@ -1,0 +1,54 @@
+"""Help pages as other commands have them: arguments in capitals, flags without a type, examples at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup
+
+
+def examples(*lines: str) -> str:
+    """The end of a help page: a few whole commands to copy.
+
+    Args:
+        lines: The commands, each as a shell takes it.
+    """
+    # Typer reads the text as rich's markup, in which [ opens a tag.
+    # The empty line first: Typer takes away the indentation that all lines after the first have in common.
+    return "\n".join(["", "Examples:", *(f"  {line}" for line in lines)]).replace("[", "\\[")
+
+
+def write_conventionally(app: typer.Typer) -> None:
+    """Give every command of ``app`` and of its groups such a page.
+
+    Args:
+        app: The application, with all its commands registered.
+    """
+    app.info.cls = _Group
+    for command in app.registered_commands:
+        command.cls = _Command
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            group.cls = _Group
+            write_conventionally(group.typer_instance)
+
+
+def _named(params: list[Any]) -> list[Any]:
+    for param in params:
+        if param.metavar is None and isinstance(param, TyperArgument):
+            param.metavar = (param.name or "").upper()
+        elif param.metavar is None and getattr(param, "is_flag", False):
+            # Typer would write <bool>, as though the flag took a value.
+            param.metavar = ""
+    return params
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _named(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _named(super().get_params(ctx))
