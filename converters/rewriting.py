@@ -50,7 +50,8 @@ def add_constant(program: ExportedProgram, tensor: torch.Tensor) -> torch.fx.Nod
     """A node for ``tensor``, which travels with the program as its weights do."""
     graph = program.graph_module.graph
     specs = program.graph_signature.input_specs
-    taken = {node.name for node in graph.nodes} | set(program.constants)
+    # A constant of an earlier rewrite is a buffer after a recapture: its node has another name, but not its tensor.
+    taken = {node.name for node in graph.nodes} | {spec.target for spec in specs} | set(program.constants)
     number = next(n for n in range(len(taken) + 1) if f"rewrite_constant_{n}" not in taken)
     name = f"rewrite_constant_{number}"
     # Constants come before the user's inputs.

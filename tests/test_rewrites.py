@@ -15,8 +15,8 @@ from torch import nn
 
 from edgeopt.converters.dynamic_tflite import spread_by_adding
 from edgeopt.converters.rewrites import rewrite_capture, rewrite_program
-from edgeopt.converters.rewriting import copy_program, fold_constants
-from edgeopt.models.program import Capture, capture
+from edgeopt.converters.rewriting import add_constant, copy_program, fold_constants
+from edgeopt.models.program import Capture, capture, recapture
 from edgeopt.models.source import load_source_model
 
 
@@ -381,3 +381,17 @@ def test_numbers_keep_their_rank_only_where_it_matters() -> None:
         for argument in node.args
     )
     _assert_equal(image, program)
+
+
+def test_constants_added_before_and_after_a_recapture_stay_apart() -> None:
+    """Quantising recaptures what the rewrites made, and more rewrites follow."""
+    x = torch.randn(1, 4)
+    before = _capture(Function(lambda x: x + 1), x)
+    first = copy_program(before.program)
+    add = next(node for node in first.graph.nodes if node.op == "call_function")
+    add.args = (add.args[0], add_constant(first, torch.full((1, 4), 5.0)))
+    again = recapture(before, first.module())
+    add_constant(again, torch.tensor(7.0))
+    targets = [spec.target for spec in again.graph_signature.input_specs if spec.target]
+    assert len(targets) == len(set(targets))
+    assert torch.equal(next(iter(again.module()(x).values())), x + 5)
