@@ -99,6 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return interrupts.exit_code()
     except BrokenPipeError:
         return _BROKEN_PIPE
+    except MemoryError:
+        _fail(command, "the memory is used up: end other programs, or raise the limit (ulimit -v).", as_json)
+        return 1
     except SystemExit as error:
         # Typer ends so when the reader of a pipe is gone; else it was the user's own code.
         if isinstance(error.__context__, BrokenPipeError):
@@ -140,9 +143,9 @@ def _fail(command: str, message: str, as_json: bool) -> None:
             print_json(error_envelope(command, [message]))
         else:
             print_error(message)
-    except OSError:  # a full disk behind stdout, or nobody who reads: the exit code says it
+    except (OSError, MemoryError):  # a full disk behind stdout, nobody who reads, no memory to lay text out
         with contextlib.suppress(OSError):
-            print_error(message)
+            sys.stderr.write(f"error: {message}\n")
 
 
 def _where(error: BaseException) -> str:

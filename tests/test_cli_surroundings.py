@@ -64,6 +64,20 @@ def test_code_that_exits_does_not_pass_for_success(
     assert f"quits.py:2 ended the command with sys.exit({code})" in found["errors"][0]
 
 
+def test_no_memory_left_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("edgeopt.device_profiles.list_profiles", none_left)
+    assert main(["profiles"]) == 1
+    assert capsys.readouterr().err.startswith("error: the memory is used up")
+    monkeypatch.setattr("edgeopt.cli.app.print_error", none_left)
+    assert main(["profiles"]) == 1
+    assert capsys.readouterr().err.startswith("error: the memory is used up")
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
 def test_a_path_that_is_not_utf8_is_refused_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
