@@ -35,12 +35,23 @@ def test_json_holds_the_result_alone(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["command"] == "export"
 
 
-@pytest.mark.parametrize("arguments", [["profiles"], ["profiles", "show", "pixel7"], ["doctor"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["profiles"],
+        ["profiles", "show", "pixel7"],
+        ["profiles", "validate", "pixel7"],
+        ["doctor"],
+        ["history"],
+    ],
+)
 def test_every_json_has_the_one_shape(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main([*arguments, "--json"])
     out = json.loads(capsys.readouterr().out)
     assert out["schema_version"] == 1
     assert {"command", "ok", "warnings", "errors"} <= set(out)
+    documented = (HERE.parent / "docs" / "json.md").read_text(encoding="utf-8")
+    assert [key for key in out if f"`{key}`" not in documented and f'"{key}"' not in documented] == []
 
 
 def test_an_unknown_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
