@@ -220,6 +220,7 @@ def _print_plan(reporter: Reporter, plan: Plan) -> None:
 
 
 def _print_bundle(reporter: Reporter, bundle: Bundle, failure: GateError | None) -> None:
+    from ..models.findings import not_made_because
     from .bundle_view import bundle_payload, draw_bundle
 
     manifest = bundle.manifest
@@ -227,9 +228,9 @@ def _print_bundle(reporter: Reporter, bundle: Bundle, failure: GateError | None)
         *manifest.warnings,
         # What pre-flight found was said before the conversions began.
         *(
-            f"{item['file']} was not made: {item['sentence']}"
-            for item in manifest.not_made
-            if item["sentence"] not in reporter.warnings
+            f"{files} {'were' if ' and ' in files else 'was'} not made: {reason}"
+            for files, reason in not_made_because(manifest.not_made)
+            if reason not in reporter.warnings
         ),
         *(f"{artifact.file}: {warning}" for artifact in bundle.artifacts for warning in artifact.warnings),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -61,3 +61,14 @@ def said_once(findings: Iterable[Finding]) -> str:
         if finding.format and finding.format not in named:
             named.append(finding.format)
     return "; ".join(f"{' and '.join(named)}: {text}" if named else text for text, named in formats.items())
+
+
+def not_made_because(not_made: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The files that were not made, as a manifest lists them, each reason once with all its files in words."""
+    files: dict[str, list[str]] = {}
+    for item in not_made:
+        files.setdefault(item["sentence"], []).append(item["file"])
+    return [
+        (" and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names), reason)
+        for reason, names in files.items()
+    ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..models.findings import not_made_because
+
 
 def bundle_summary(manifest: Mapping[str, Any]) -> str:
     """SUMMARY.md of a bundle from its manifest (as plain data)."""
@@ -35,7 +37,10 @@ def bundle_summary(manifest: Mapping[str, Any]) -> str:
     if optimization:
         lines += ["## What the recipe did", "", *_passes(optimization), ""]
     if manifest["not_made"]:
-        lines += ["## Not made", "", *(f"- {item['sentence']}" for item in manifest["not_made"]), ""]
+        reasons = not_made_because(manifest["not_made"])
+        # A finding of the plan names its format, which the file's name says.
+        reasons = [(files, why.removeprefix("pte: ").removeprefix("tflite: ")) for files, why in reasons]
+        lines += ["## Not made", "", *(f"- {files}: {why}" for files, why in reasons), ""]
     warnings = [
         *manifest["warnings"],
         *(f"{a['file']}: {w}" for a in manifest["artifacts"] for w in a["warnings"]),

@@ -12,6 +12,7 @@ from edgeopt.converters.explain import explain
 from edgeopt.converters.preflight import blocked_formats, preflight
 from edgeopt.converters.rewrites import rewrite_capture
 from edgeopt.errors import EdgeoptError, InputError
+from edgeopt.models.findings import not_made_because
 from edgeopt.models.program import Capture, capture
 from edgeopt.models.source import load_source_model
 
@@ -220,3 +221,15 @@ def test_a_sample_may_be_nested_as_the_models_arguments_are() -> None:
     assert torch.equal(loaded[0], given[0]["left"]) and torch.equal(loaded[1], given[1])
     with pytest.raises(InputError, match="must have shape"):
         load_calibration(source, [({"left": torch.randn(1, 3)}, torch.randn(1, 4))])
+
+
+def test_a_reason_that_files_share_is_said_once() -> None:
+    odd = "this model is too odd"
+    refused = [{"file": f"{name}.tflite", "sentence": odd} for name in ("a", "b", "c")]
+    other = {"file": "a.pte", "sentence": "no such operator"}
+    assert not_made_because([*refused[:1], other, *refused[1:]]) == [
+        ("a.tflite, b.tflite and c.tflite", odd),
+        ("a.pte", "no such operator"),
+    ]
+    assert not_made_because(refused[:2]) == [("a.tflite and b.tflite", odd)]
+    assert not_made_because([]) == []

@@ -217,6 +217,7 @@ def test_files_made_from_a_float_file_that_failed_say_why_it_did(
         assert len(not_made) == len(precisions.split(","))
         for refusal in not_made:
             assert "this model is too odd" in refusal["sentence"]
+        assert (bundle.path / "SUMMARY.md").read_text(encoding="utf-8").count("this model is too odd") == 1
 
 
 def test_verbose_shows_the_words_of_an_exporter_that_failed(tmp_path: Path) -> None:
