@@ -6,6 +6,7 @@ discrete Fourier transform, and a short-time transform becomes a convolution wit
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -165,6 +166,23 @@ def _divide(node: Any, a: Any, b: Any) -> Pair:
 def _matrix_product(node: Any, a: Any, b: Any) -> Pair:
     (re, im), (other_re, other_im) = _pair(a), _pair(b)
     return re @ other_re - im @ other_im, re @ other_im + im @ other_re
+
+
+def _einsum(node: Any, equation: str, operands: Sequence[Pair], path: Any = None) -> Pair:
+    if len(operands) != 2:
+        raise NoPairForm(node)
+    product = functools.partial(torch.einsum, equation)
+    (re, im), (other_re, other_im) = operands
+    return product(re, other_re) - product(im, other_im), product(re, other_im) + product(im, other_re)
+
+
+def _zeros(node: Any, size: Sequence[int], **kwargs: Any) -> Pair:
+    return torch.zeros(size), torch.zeros(size)
+
+
+def _copy_into(node: Any, place: Pair, value: Any, non_blocking: bool = False) -> Pair:
+    re, im = _pair(value)
+    return place[0].copy_(re), place[1].copy_(im)
 
 
 def _on_both(apply: Callable[..., torch.Tensor]) -> Callable[..., Pair]:
@@ -346,6 +364,10 @@ _FORMS: dict[Any, Callable[..., Any]] = {
     _ATEN.matmul.default: _matrix_product,
     _ATEN.mm.default: _matrix_product,
     _ATEN.bmm.default: _matrix_product,
+    _ATEN.einsum.default: _einsum,
+    _ATEN.zeros.default: _zeros,
+    _ATEN.zeros_like.default: lambda node, z, **kwargs: (torch.zeros_like(z[0]), torch.zeros_like(z[1])),
+    _ATEN.copy_.default: _copy_into,
     _ATEN.fft_rfft.default: _OF_REAL,
     _ATEN.fft_fft.default: _FORWARD,
     _ATEN.fft_ifft.default: _INVERSE,
