@@ -203,7 +203,7 @@ def test_a_recipe_that_trains_asks_for_its_data(
 def test_what_is_no_model_is_refused_before_tensorflow_is_started(
     no_tensorflow: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no model nowhere.keras" in refused(capsys, "nowhere.keras")
+    assert "nowhere.keras does not exist: give" in refused(capsys, "nowhere.keras")
     (tmp_path / "text.h5").write_text("not a model")
     assert "neither a .keras archive nor an HDF5 file" in refused(capsys, str(tmp_path / "text.h5"))
     assert "no saved_model.pb" in refused(capsys, f"keras:{tmp_path}")

@@ -71,7 +71,7 @@ def load(given: str, origin: str, *, trust_pickle: bool, model_args: dict[str, A
     if path.is_dir():
         return _load_folder(path, origin)
     if not path.is_file():
-        raise InputError(f"no model {origin}: give a .keras or .h5 file, or a SavedModel folder.")
+        raise InputError(f"{origin} does not exist: give a .keras or .h5 file, or a SavedModel folder.")
     return from_object(_load_file(path, origin, trust_pickle), origin)
 
 

@@ -87,7 +87,7 @@ def check_files(model: Any) -> None:
                 f"{model} is neither a .keras archive nor an HDF5 file: it is corrupt, truncated or something else."
             )
     elif ":" not in text:
-        raise InputError(f"no model {model}: give a .keras or .h5 file, or a SavedModel folder.")
+        raise InputError(f"{model} does not exist: give a .keras or .h5 file, or a SavedModel folder.")
 
 
 def origin_of(model: Any) -> str:
