@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 
 from ..errors import InputError
 from .rewriting import copy_program, finish, replace
+from .tflite_file import operator_code, read_model, write_model
 
 _ATEN = torch.ops.aten
 
@@ -30,15 +31,14 @@ def merge_sizes(path: Path, twin: Path) -> None:
     Raises:
         InputError: a constant of the model depends on the dynamic dimension in a way that no file can say.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    other = schema.ModelT.InitFromPackedBuf(twin.read_bytes(), 0)
+    model = read_model(path)
+    other = read_model(twin)
     graph, other_graph = model.subgraphs[0], other.subgraphs[0]
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
     ops, other_ops = (
-        [_op_name(m, op, names) for op in g.operators] for m, g in ((model, graph), (other, other_graph))
+        [names[operator_code(m, op)] for op in g.operators] for m, g in ((model, graph), (other, other_graph))
     )
     if ops != other_ops or len(graph.tensors) != len(other_graph.tensors):
         raise InputError("the graph itself depends on the dynamic dimension")
@@ -55,14 +55,7 @@ def merge_sizes(path: Path, twin: Path) -> None:
         # The shape is said twice; the constant operand is the one that may hold -1.
         if name == "RESHAPE" and len(op.inputs) > 1:
             op.builtinOptions, op.builtinOptionsType = None, 0
-    builder = flatbuffers.Builder(path.stat().st_size + 4096)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
-
-
-def _op_name(model: Any, operator: Any, names: dict[int, str]) -> str:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    write_model(model, path)
 
 
 def _is_constant(buffer: Any) -> bool:

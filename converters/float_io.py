@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EdgeoptError
+from .tflite_file import opcode_index, operator_code, read_model, write_model
 
 
 def use_float_io(path: Path) -> None:
@@ -20,10 +21,9 @@ def use_float_io(path: Path) -> None:
     So do int8 activations that XNNPACK computes in float32 only: LiteRT's own kernels took 69% of a
     MobileNetV3-Large's time, on one thread, and each of them ended a part that is delegated.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    model = read_model(path)
     if len(model.subgraphs) != 1:
         raise EdgeoptError(f"{path.name} has {len(model.subgraphs)} subgraphs; one was expected.")
     graph = model.subgraphs[0]
@@ -35,9 +35,7 @@ def use_float_io(path: Path) -> None:
     for signature in model.signatureDefs or []:
         for entry in [*signature.inputs, *signature.outputs]:
             entry.tensorIndex = border.replaced.get(entry.tensorIndex, entry.tensorIndex)
-    builder = flatbuffers.Builder(len(path.read_bytes()) + 4096)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
+    write_model(model, path)
 
 
 class _Border:
@@ -65,9 +63,8 @@ class _Border:
 
     def float_activation(self, operator: Any) -> list[Any]:
         """The operator itself, or where it is such an activation the three that stand for it."""
-        code = self._model.operatorCodes[operator.opcodeIndex]
         kinds = self._schema.BuiltinOperator
-        if max(code.builtinCode, code.deprecatedBuiltinCode) not in (kinds.HARD_SWISH, kinds.GELU):
+        if operator_code(self._model, operator) not in (kinds.HARD_SWISH, kinds.GELU):
             return [operator]
         source, destination = operator.inputs[0], operator.outputs[0]
         if not (self._is_quantized(source) and self._is_quantized(destination)):
@@ -96,18 +93,7 @@ class _Border:
 
     def _operator(self, builtin: int, source: int, destination: int) -> Any:
         operator = self._schema.OperatorT()
-        operator.opcodeIndex = self._opcode(builtin)
+        operator.opcodeIndex = opcode_index(self._model, builtin, version=2)
         operator.inputs = [int(source)]
         operator.outputs = [int(destination)]
         return operator
-
-    def _opcode(self, builtin: int) -> int:
-        codes = self._model.operatorCodes
-        for index, code in enumerate(codes):
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
-                return index
-        code = self._schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = 2
-        codes.append(code)
-        return len(codes) - 1

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import EdgeoptError
 from .file_report import FileReport, OpReport, TensorReport
+from .tflite_file import builtin_code, read_model
 
 _LAYOUT = ("TRANSPOSE", "RESHAPE", "PAD", "SLICE", "CONCATENATION", "SQUEEZE", "EXPAND_DIMS")
 _CONVOLUTIONS = ("CONV_2D", "CONV_3D")
@@ -29,7 +30,7 @@ def inspect_tflite(path: Path) -> FileReport:
             "ai-edge-litert is not installed: pip install ai-edge-litert to read .tflite files."
         ) from error
     data = path.read_bytes()
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    model = read_model(data)
     graph = model.subgraphs[0]
     names = Names(schema, model)
     delegated = _delegated(path, len(graph.operators))
@@ -66,7 +67,7 @@ class Names:
         code = self._model.operatorCodes[operator.opcodeIndex]
         if code.customCode:
             return f"custom:{code.customCode.decode()}"
-        return str(self._ops[max(code.builtinCode, code.deprecatedBuiltinCode)])
+        return str(self._ops[builtin_code(code)])
 
     def dtype(self, tensor: Any) -> str:
         return str(self._types[tensor.type]).lower()

@@ -15,6 +15,7 @@ from ..cost_model import Kernel
 from ..cost_model.kernels import Precision
 from ..cost_model.memory import MemoryFacts, peak_bytes
 from ..cost_model.shapes import Filter, Shape, convolution, linear, mean, pooling, product, simple
+from .tflite_file import read_model
 
 _XNNPACK = "XNNPACK"
 # No work: the output is the input's memory under another shape.
@@ -65,7 +66,7 @@ def read_tflite(path: Path) -> tuple[list[Kernel], MemoryFacts]:
     from .inspect_tflite import Names
 
     data = path.read_bytes()
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    model = read_model(data)
     graph = _Graph(model, Names(schema, model))
     found: list[Kernel] = []
     for operator in graph.operators:

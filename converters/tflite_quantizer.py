@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .tflite_file import operator_code, read_model
+
 Progress = Callable[[str], None]
 
 
@@ -133,20 +135,14 @@ def _fully_connected(path: Path) -> Iterator[tuple[str, int]]:
     """(name of the output, weights a row) of each fully connected layer of a file."""
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    model = read_model(path)
     for graph in model.subgraphs:
         for operator in graph.operators:
-            if (
-                model.operatorCodes[operator.opcodeIndex].builtinCode
-                == schema.BuiltinOperator.FULLY_CONNECTED
-            ):
+            if operator_code(model, operator) == schema.BuiltinOperator.FULLY_CONNECTED:
                 weight = graph.tensors[operator.inputs[1]]
                 yield graph.tensors[operator.outputs[0]].name.decode(), int(weight.shape[-1])
 
 
 def _signature(path: Path) -> str:
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    key: str = model.signatureDefs[0].signatureKey.decode()
+    key: str = read_model(path).signatureDefs[0].signatureKey.decode()
     return key
