@@ -34,21 +34,43 @@ def write_conventionally(app: typer.Typer) -> None:
             write_conventionally(group.typer_instance)
 
 
-def _named(params: list[Any]) -> list[Any]:
+# Python's names of types, in which Typer would write them, and what other commands' help pages say.
+_VALUES = {
+    "<str>": "TEXT",
+    "<list[str]>": "TEXT",
+    "<path>": "PATH",
+    "<list[Path]>": "PATH",
+    "<int>": "INTEGER",
+    "<int range>": "INTEGER",
+    "<float>": "NUMBER",
+}
+
+
+def _named(params: list[Any], ctx: Any) -> list[Any]:
     for param in params:
-        if param.metavar is None and isinstance(param, TyperArgument):
-            param.metavar = (param.name or "").upper()
+        if isinstance(param, TyperArgument):
+            _name_argument(param)
         elif param.metavar is None and getattr(param, "is_flag", False):
             # Typer would write <bool>, as though the flag took a value.
             param.metavar = ""
+        elif param.metavar is None and hasattr(param, "display_type"):
+            param.metavar = _VALUES.get(param.display_type(ctx))
     return params
+
+
+def _name_argument(param: Any) -> None:
+    """MODEL, and not {MODEL} of type <str>: braces say elsewhere that one of several is to be chosen."""
+    name = param.metavar = param.metavar or (param.name or "").upper()
+    usage = (name if param.required else f"[{name}]") + ("..." if param.nargs != 1 else "")
+    param.get_usage_pieces = lambda ctx: [usage]
+    param.display_type_rich = lambda ctx: None
 
 
 class _Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
-        return _named(super().get_params(ctx))
+        return _named(super().get_params(ctx), ctx)
 
 
 class _Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
-        return _named(super().get_params(ctx))
+        return _named(super().get_params(ctx), ctx)

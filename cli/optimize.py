@@ -49,8 +49,8 @@ def optimize(
 ) -> None:
     """Prune, distil, sparsify, fine-tune or quantise MODEL by a recipe, without converting it.
 
-    The folder that is written holds the optimised model as an exported program and a report of every pass. An
-    interrupted run goes on where it was when the same command is given again.
+    The folder that is written holds the optimised model as an exported program and a report of every pass.
+    An interrupted run goes on where it was when the same command is given again.
     """
     reporter = Reporter("optimize", as_json=json_output, quiet=quiet, verbose=verbose)
     from .export import _hush_libraries

@@ -58,6 +58,12 @@ def test_the_reference_is_up_to_date(request: pytest.FixtureRequest) -> None:
     assert PAGE.read_text(encoding="utf-8") == page, "docs/cli.md is out of date: run make docs"
 
 
+def test_help_pages_name_values_as_other_commands_do() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert re.findall(r"<(?:str|int|float|path|bool|list)\b[^>]*>", page) == []
+    assert re.findall(r"^ Usage: .*\{.*", page, re.MULTILINE) == []
+
+
 def readme_commands() -> list[list[str]]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(?:console|sh)\n(.*?)```", text, flags=re.S)
