@@ -16,6 +16,7 @@ from ..models.program import Capture, recapture, size_agnostic_kernels
 from ..optimizers.passes import OptimizedModel
 from ..optimizers.quantization import prepare_dynamic
 from .explain import explain
+from .exporter_fixes import mended_lowering
 from .exporter_speedups import fast_lowering
 from .half import cast_to_half
 from .packed_weights import pack_embeddings, pack_linear
@@ -62,7 +63,7 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
 def _lower(program: ExportedProgram, partitioners: list[Any], dynamic: bool, progress: Progress) -> bytes:
     from executorch.exir import to_edge_transform_and_lower
 
-    with fast_lowering(program), size_agnostic_kernels(dynamic), torch.no_grad():
+    with fast_lowering(program), mended_lowering(), size_agnostic_kernels(dynamic), torch.no_grad():
         progress("lowering to XNNPACK")
         edge = to_edge_transform_and_lower(program, partitioner=partitioners)
         progress("planning memory")

@@ -1,0 +1,76 @@
+"""Mends faults of ExecuTorch's lowering while it runs, each with what it would do otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+
+@contextmanager
+def mended_lowering() -> Iterator[None]:
+    """Lower without the known faults while the block runs."""
+    from executorch.backends.xnnpack._passes import channels_last_tagged_reshape_pass as module
+
+    layout = module.ChannelsLastTaggedReshapePass
+    original = layout.input_to_nhwc
+
+    def input_to_nhwc(self: Any, graph_module: Any, node: torch.fx.Node, target: torch.fx.Node) -> None:
+        """To bring the input of a convolution that is quantised at run time into NHWC, ExecuTorch goes up from it
+        to the first operand of the first operand and so on, past its source, and turns whatever it finds there:
+        a tensor that may have another rank, or be read by others in NCHW."""
+        source = _computed_source(node) if module.is_dynamic_qdq(node) else None
+        if source is None or layout.is_nhwc_node(node):
+            original(self, graph_module, node, target)
+            return
+        turned = source.meta.get(layout.PARTNER_NODE)
+        if turned is None:
+            with graph_module.graph.inserting_after(source):
+                turned = self.create_call_function_node(
+                    graph_module, module.exir_ops.edge.aten._to_copy.default, (source,), torch.channels_last
+                )
+            layout.mark_as_nhwc_node(turned)
+            self.make_partners(source, turned)
+        target.replace_input_with(node, _quantised_again(node, source, turned))
+        _erase_unread(node)
+
+    with patch.object(layout, "input_to_nhwc", input_to_nhwc):
+        yield
+
+
+def _computed_source(dequantize: torch.fx.Node) -> torch.fx.Node | None:
+    """What is quantised, when an operator of the same delegate computes it."""
+    quantize = dequantize.args[0]
+    source = quantize.args[0] if isinstance(quantize, torch.fx.Node) and quantize.args else None
+    return source if isinstance(source, torch.fx.Node) and source.op == "call_function" else None
+
+
+def _quantised_again(
+    dequantize: torch.fx.Node, source: torch.fx.Node, turned: torch.fx.Node
+) -> torch.fx.Node:
+    """The chain from ``source`` to ``dequantize`` once more, from ``turned``: others may read the first one."""
+    chain: list[torch.fx.Node] = []
+
+    def collect(node: torch.fx.Node) -> None:
+        for operand in node.all_input_nodes:
+            if operand is not source and operand not in chain:
+                collect(operand)
+        chain.append(node)
+
+    collect(dequantize)
+    copies = {source: turned}
+    with dequantize.graph.inserting_before(dequantize):
+        for node in chain:
+            copies[node] = dequantize.graph.node_copy(node, lambda operand: copies[operand])
+    return copies[dequantize]
+
+
+def _erase_unread(node: torch.fx.Node) -> None:
+    if not node.users and node.op == "call_function":
+        operands = node.all_input_nodes
+        node.graph.erase_node(node)
+        for operand in operands:
+            _erase_unread(operand)

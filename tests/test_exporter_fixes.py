@@ -1,0 +1,37 @@
+"""Models that ExecuTorch's lowering chokes on, or spoils, without what exporter_fixes mends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgeopt.converters import executorch
+from edgeopt.converters.checks import check_file_outputs, make_checks
+from edgeopt.models.program import capture
+from edgeopt.models.source import load_source_model
+from edgeopt.optimizers.passes import Context, Optimizer
+from edgeopt.optimizers.recipe import load_recipe
+
+
+class Reduction(nn.Module):
+    """The reduction of keys in efficient attention: a convolution over normalised tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.reduce, self.out = nn.LayerNorm(8), nn.Conv2d(8, 8, 2, 2), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(x).permute(0, 2, 1).reshape(1, 8, 4, 4)
+        return self.out(self.reduce(y).reshape(1, 8, -1).permute(0, 2, 1))
+
+
+def test_a_convolution_over_tokens_quantised_at_run_time(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = load_source_model(Reduction(), example_inputs=torch.randn(1, 16, 8))
+    model = Optimizer(capture(source), Context(None, lambda what: None)).run(load_recipe("int8-dynamic"))
+    path = tmp_path / "model.pte"
+    executorch.convert(model, path, lambda what: None)
+    result = check_file_outputs(path, "int8-dynamic", make_checks(source, None, None, None))
+    assert result.passed, result.parity
