@@ -214,11 +214,20 @@ def load_bundle(path: Path | str) -> Bundle:
             f"{manifest} has schema version {version!r}; this edgeopt reads {SCHEMA_VERSION}: export the bundle again."
         )
     try:
-        return Bundle(path, Manifest.model_validate(data))
+        bundle = Bundle(path, Manifest.model_validate(data))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{manifest}: {key}: {first['msg']}; export the bundle again.") from error
+    made = [artifact.file for artifact in bundle.artifacts]
+    # What a bundle names is hashed, run, pushed and packed: nothing beyond its own folder.
+    outside = next((name for name in [*made, *bundle.manifest.files] if Path(name).name != name), None)
+    if outside is not None:
+        raise InputError(f"{manifest} was changed: {outside!r} is no file in the bundle; export it again.")
+    unlisted = next((name for name in made if name not in bundle.manifest.files), None)
+    if unlisted is not None:
+        raise InputError(f"{manifest} was changed: it has no hash of {unlisted}; export it again.")
+    return bundle
 
 
 def check_files(bundle: Bundle, names: Collection[str] | None = None) -> list[str]:

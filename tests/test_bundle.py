@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
+from app_bundles import PICTURE, make_bundle
 
-from edgeopt.bundle import staged
+from edgeopt.bundle import MANIFEST, load_bundle, staged
 from edgeopt.errors import InputError
 
 
@@ -45,3 +47,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_bundle(tmp_path: Path) -
         raise OSError(errno.ENOSPC, "No space left on device")
     assert (path / "file").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_manifest_that_names_other_files_is_refused(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path / "b", *PICTURE)
+    manifest, model = made.path / MANIFEST, made.artifacts[0].file
+    whole = manifest.read_text()
+    (tmp_path / "secret").write_bytes((made.path / model).read_bytes())
+    manifest.write_text(whole.replace(f'"{model}"', '"../secret"'))
+    with pytest.raises(InputError, match=r"was changed: '\.\./secret' is no file in the bundle"):
+        load_bundle(made.path)
+    data = json.loads(whole)
+    del data["files"][model]
+    manifest.write_text(json.dumps(data))
+    with pytest.raises(InputError, match="has no hash of"):
+        load_bundle(made.path)
