@@ -19,6 +19,8 @@ _REPLACE = "replace it by other operators, or use the {other}"
 
 # What the exporters say -> what it means and what helps; checked with ExecuTorch 1.5.1 and litert-torch 0.10.0.
 _KNOWN = (
+    (r"\bMemoryError\b|bad_alloc|Cannot allocate memory|can't allocate memory|failed to map segment from shared object",
+     "the memory is used up", "end other programs, or raise the limit (ulimit -v)"),
     (r"\bcomplex(?:64|128)\b|torch\.complex|view_as_complex|view_as_real|tensor<[^>]*complex<",
      "complex numbers have no place in the format", "keep the real and imaginary parts in separate tensors"),
     (r"Lowering not found: ([\w.:]+)", "LiteRT's converter has no lowering for {0}", _REPLACE),
@@ -66,7 +68,7 @@ def explain(
         file: the file that failed to run, in which operators without a kernel are looked up.
         folder: where the file was written.
     """
-    text = "\n".join(str(part) for part in _chain(error))
+    text = "\n".join(str(part) or type(part).__name__ for part in _chain(error))
     full = disk_trouble(text, folder)
     if full is not None:
         return Finding("error", full[0], format=output_format, suggestion=full[1])

@@ -91,7 +91,8 @@ class Store:
             ) from error
         except OSError as error:
             raise EdgeoptError(
-                f"the store's folder can't be made: {error.strerror}: {error.filename}."
+                f"the store's folder can't be made: {error.strerror}: {error.filename}; give another --store, "
+                "or set EDGEOPT_DATA_DIR."
             ) from error
         if self._is_sqlite:
             sa.event.listen(self._engine, "connect", _configure_sqlite)

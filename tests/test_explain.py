@@ -112,6 +112,19 @@ def test_our_own_errors_keep_their_words_without_folders() -> None:
     assert finding.suggestion is None
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libx.so: failed to map segment from shared object"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_too_little_memory_is_told_as_that(error: Exception) -> None:
+    finding = explain(error, "tflite", None)
+    assert finding.message == "the memory is used up" and "ulimit -v" in str(finding.suggestion)
+
+
 def test_an_exception_without_a_word_is_named() -> None:
     assert "AssertionError" in explain(AssertionError(), "pte", None).message
 
