@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from ..android_harness.conditions import judge, snapshot
 from ..android_harness.measure import MeasureOptions, worst_of
 from ..errors import EdgeoptError, InputError
 from ..runtimes.isolation import run_job
+from ..runtimes.scratch import ScratchFolder
 from .files import SuiteFile
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _batch(batch: Sequence[SuiteFile], runtime: str, threads: int, turn: int, jo
         "seconds": _SECONDS,
     }
     before, started = snapshot(), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="edgeopt-calibrate-") as name:
+    with ScratchFolder("calibrate") as name:
         folder, died = Path(name), None
         try:
             run_job(

@@ -41,7 +41,7 @@ from .networks import (
     linears_of,
 )
 
-VERSION = 5
+VERSION = 6
 
 Shape = tuple[int, ...]
 
@@ -115,6 +115,9 @@ def _convolutions() -> tuple[Carrier, ...]:
     }  # fmt: skip
     # Dynamic int8 of a .pte takes convolutions with ReLU6, not those with ReLU.
     clamped = {
+        "clamped_104": (104, ((24, 88, 1, 1), (88, 20, 1, 1))),
+        "clamped_52": (52, ((20, 136, 1, 1), (136, 28, 1, 1), (28, 72, 1, 1), (72, 144, 1, 1))),
+        "clamped_26": (26, ((36, 208, 1, 1), (208, 40, 1, 1), (40, 144, 1, 1), (144, 272, 1, 1))),
         "clamped_56": (56, ((40, 80, 1, 1), (80, 112, 1, 1))),
         "clamped_28": (28, ((96, 224, 1, 1), (224, 144, 1, 1))),
         "clamped_14": (14, ((288, 544, 1, 1), (544, 320, 1, 1))),
@@ -278,6 +281,11 @@ def _deep() -> tuple[Carrier, ...]:
     # Weights of 9 to 19 MB: in a whole network they have left the inner caches until the next inference needs them.
     return (
         Carrier("deep_7", lambda: convs_of(((400, 480, 1, 1), (480, 400, 1, 1)) * 9), _image(400, 7)),
+        Carrier(
+            "deep_clamped",
+            lambda: convs_of(((392, 504, 1, 1), (504, 392, 1, 1)) * 6, nn.ReLU6),
+            _image(392, 7),
+        ),
         Carrier("deep_14", lambda: convs_of(((144, 144, 3, 1),) * 12), _image(144, 14)),
         Carrier("deep_blocks", lambda: Deep(376, 14, 1000), _image(376, 7)),
         Carrier("deep_linear", lambda: linears_of((1100,) * 5), ((1, 1100),)),
