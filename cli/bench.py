@@ -263,6 +263,10 @@ def _draw_ops(console: Console, profile: dict[str, Any]) -> None:
         return
     rows = op_rows(ops)
     draw_table(console, rows, [c for c in columns_of(rows) if c in rows[0]])
-    for what, some in (("run outside a delegate", outside), ("only move data", moving)):
+    for one, many, some in (
+        ("runs outside a delegate", "run outside a delegate", outside),
+        ("only moves data", "only move data", moving),
+    ):
         if some:
-            console.print(f"{len(some)} ops {what}: {sum(op['share'] for op in some):.1%} of the time")
+            ops_that = f"1 op that {one}" if len(some) == 1 else f"{len(some)} ops that {many}"
+            console.print(f"{ops_that}: {sum(op['share'] for op in some):.1%} of the time")

@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         "estimate",
         epilog=examples(
-            "edgeopt estimate net_pixel7 --profile pixel7",
+            "edgeopt estimate net_pixel7",
+            "edgeopt estimate net_pixel7/model.tflite --profile galaxy_s24 --num-threads 1,2",
             "edgeopt estimate my_pkg.models:net -p raspberry_pi_4 --precision fp32,int8-static --per-layer",
         ),
     )(estimate)
@@ -34,7 +35,15 @@ def estimate(
     model: Annotated[
         str, typer.Argument(help="A bundle, a .pte or .tflite file, or a model as edgeopt export takes it.")
     ],
-    profile: given.Profile,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            "--device",
+            "-p",
+            help="A name that edgeopt profiles lists, or a TOML file; default: a bundle's own.",
+        ),
+    ] = None,
     num_threads: Annotated[
         str | None,
         typer.Option(
@@ -78,7 +87,7 @@ def estimate(
     with reporter.progress() as progress:
         found = run(
             model,
-            profile=profile,
+            profile=profile or _profile_of(model),
             num_threads=_counts(num_threads),
             precision=precision,
             runtime=runtime,
@@ -100,6 +109,15 @@ def estimate(
     )
     if roofline is not None:
         reporter.note(f"wrote {roofline}")
+
+
+def _profile_of(model: str) -> str:
+    from ..bundle import MANIFEST, load_bundle
+    from ..errors import InputError
+
+    if (Path(model) / MANIFEST).is_file():
+        return str(load_bundle(Path(model)).manifest.profile["name"])
+    raise InputError(f"{model} names no device: give --profile, e.g. --profile pixel7.")
 
 
 def _counts(text: str | None) -> tuple[int, ...]:

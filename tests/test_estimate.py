@@ -63,6 +63,15 @@ def test_a_file_gives_latency_memory_and_energy(file: Path, capsys: pytest.Captu
     assert all(row["target"] == "pixel7" and row["grade"] != "measured" for row in found["measurements"])
 
 
+def test_a_bundle_names_its_own_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edgeopt.export(
+        nn.Linear(4, 2), profile="raspberry_pi_4", precision="fp32", formats="tflite", example_inputs=torch.randn(1, 4),
+        output=tmp_path / "b",
+    )  # fmt: skip
+    found = _json(capsys, str(tmp_path / "b"))
+    assert {row["target"] for row in found["measurements"]} == {"raspberry_pi_4"}
+
+
 def test_the_table_names_grade_basis_and_advice(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["estimate", str(file), "--profile", "raspberry_pi_4", "--num_threads", "1", "--per-layer"]) == 0
@@ -122,6 +131,7 @@ def test_accelerators_are_listed_with_the_reason_for_no_figure(
     ("arguments", "words"),
     [
         (["--profile", "pixel77"], "pixel77"),
+        ([], "names no device: give --profile"),
         (["--profile", "pixel7", "--num-threads", "64"], "8 cores"),
         (["--profile", "pixel7", "--num-threads", "0"], "1 or more"),
         (["--profile", "pixel7", "--num-threads", "many"], "--num-threads many"),
