@@ -11,6 +11,7 @@ import io
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .observers import ObserverName, activation_observer
 _ATEN = torch.ops.aten
 _CLAMPS = (_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu6.default, _ATEN.relu6_.default)
 _FUSING = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.linear.default)
+_WITH_BIAS = (*_FUSING, _ATEN.conv3d.default, _ATEN.conv_transpose2d.input)
 _PADS = (_ATEN.pad.default, _ATEN.constant_pad_nd.default)
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default)
 # Operators that move values without changing them.
@@ -114,6 +116,11 @@ def _quantizer_class() -> Any:
             # set_module_name() quantises nothing; a filter on the operators does what it promises.
             self.set_filter_function(lambda node: node.name not in keep_float)
 
+        def transform_for_annotation(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            transformed: torch.fx.GraphModule = super().transform_for_annotation(model)
+            _a_bias_for_each_call(transformed)
+            return transformed
+
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             model = self._annotate_for_quantization_config(model)
             _one_range_for_stacks(model, Q_ANNOTATION_KEY)
@@ -131,6 +138,31 @@ def _quantizer_class() -> Any:
             return model
 
     return EdgeQuantizer
+
+
+def _a_bias_for_each_call(model: torch.fx.GraphModule) -> None:
+    """Part the bias of a layer that is called several times, as heads for several sizes are.
+
+    A bias is quantised with the scale of the input times that of the weights. With one for inputs of several scales
+    XNNPACK doesn't load the file.
+    """
+    for node in list(model.graph.nodes):
+        bias = node.args[2] if node.target in _WITH_BIAS and len(node.args) > 2 else None
+        if not isinstance(bias, torch.fx.Node) or bias.op != "get_attr" or len(bias.users) == 1:
+            continue
+        shared = attrgetter(str(bias.target))(model)
+        own = shared.detach().clone()
+        # A dot would be another module's.
+        name = f"{str(bias.target).replace('.', '_')}_of_{node.name}"
+        if isinstance(shared, torch.nn.Parameter):
+            model.register_parameter(name, torch.nn.Parameter(own, shared.requires_grad))
+        else:
+            model.register_buffer(name, own)
+        with model.graph.inserting_before(node):
+            read = model.graph.get_attr(name)
+        read.meta = dict(bias.meta)
+        node.update_arg(2, read)
+    model.recompile()
 
 
 def _no_padded_input_at_run_time(model: torch.fx.GraphModule, key: str) -> None:

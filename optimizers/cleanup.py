@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind
+from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, TensorArgument
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .passes import Context, OptimizedModel
@@ -54,11 +54,11 @@ def fold_batch_norm(program: ExportedProgram) -> tuple[ExportedProgram, int]:
     folded._state_dict = dict(program.state_dict)
     graph = folded.graph_module.graph
     state_names = _state_names(folded)
-    output = graph.output_node()
     count = 0
     for norm in list(graph.find_nodes(op="call_function", target=_ATEN.batch_norm.default)):
-        if output not in norm.users and _fold_one(folded, norm, state_names):
-            count += 1
+        # One that shares its weights with an earlier one may be gone.
+        if norm.users:
+            count += _fold_one(folded, norm, state_names)
     if count:
         graph.eliminate_dead_code()
         _drop_unused_weights(folded)
@@ -71,37 +71,82 @@ def _state_names(program: ExportedProgram) -> dict[str, str]:
     return {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
 
 
-def _fold_one(program: ExportedProgram, norm: torch.fx.Node, state_names: dict[str, str]) -> bool:
+def _fold_one(program: ExportedProgram, norm: torch.fx.Node, state_names: dict[str, str]) -> int:
+    """Fold ``norm``, and those that share all weights with it; how many were folded."""
     conv = norm.args[0]
     if not isinstance(conv, torch.fx.Node) or conv.target not in _CONVOLUTIONS or len(conv.users) != 1:
-        return False
-    arguments = [*conv.args, *[None] * (3 - len(conv.args))]
-    weight, bias = arguments[1:3]
+        return 0
+    weight, bias = [*conv.args, None][1:3]
     scale, shift, mean, var = norm.args[1:5]
     training, eps = norm.args[5], norm.args[7]
     nodes = [node for node in (weight, bias, scale, shift, mean, var) if node is not None]
-    # A shared weight must stay as it is for its other users; the shift's place takes the new bias.
-    own = all(isinstance(n, torch.fx.Node) and n.name in state_names and len(n.users) == 1 for n in nodes)
-    if training or not own or shift is None or scale is None:
-        return False
+    known = all(isinstance(n, torch.fx.Node) and n.name in state_names for n in nodes)
+    if training or not known or shift is None or scale is None:
+        return 0
     state = program._state_dict
 
     def value(node: Any) -> torch.Tensor | None:
         return None if node is None else state[state_names[node.name]]
 
-    old_bias = value(bias)
-    new_weight, new_bias = fuse_conv_bn_weights(
-        value(weight), old_bias, value(mean), value(var), eps, value(scale), value(shift)
+    folded = fuse_conv_bn_weights(
+        value(weight), value(bias), value(mean), value(var), eps, value(scale), value(shift)
     )
-    state[state_names[weight.name]] = new_weight
-    holder = shift if bias is None else bias
-    state[state_names[holder.name]] = new_bias
-    if bias is None:
-        arguments[2] = shift
-        conv.args = tuple(arguments)
-    norm.replace_all_uses_with(conv)
-    program.graph_module.graph.erase_node(norm)
-    return True
+    # The shift's place takes the new bias where there was none.
+    holders = [weight, shift if bias is None else bias]
+    calls = _calls_alike(conv, norm)
+    if not calls:
+        # Others read these weights unfolded: the exporters' own folding would spoil them.
+        calls = [(conv, norm)]
+        holders = [_of_its_own(program, holder, conv, state_names) for holder in holders]
+    for holder, tensor in zip(holders, folded, strict=True):
+        state[state_names[holder.name]] = tensor
+    for each, its_norm in calls:
+        each.args = (each.args[0], *holders, *each.args[3:])
+        for spec in program.graph_signature.output_specs:
+            if getattr(spec.arg, "name", "") == its_norm.name:
+                spec.arg = TensorArgument(each.name)
+        its_norm.replace_all_uses_with(each)
+        program.graph_module.graph.erase_node(its_norm)
+    return len(calls)
+
+
+def _calls_alike(conv: torch.fx.Node, norm: torch.fx.Node) -> list[tuple[torch.fx.Node, torch.fx.Node]]:
+    """All calls of a convolution and its normalisation, if nothing else reads what they read; else none.
+
+    One call is the rule; heads that are applied to several sizes have several.
+    """
+    weights = [*conv.args, None][1:3]
+    convs = list(weights[0].users)
+    norms = [next(iter(each.users)) for each in convs if len(each.users) == 1]
+    alike = len(norms) == len(convs) and all(
+        each.target in _CONVOLUTIONS
+        and [*each.args, None][1:3] == weights
+        and its_norm.target is norm.target
+        and its_norm.args[0] is each
+        and its_norm.args[1:] == norm.args[1:]
+        for each, its_norm in zip(convs, norms, strict=True)
+    )
+    read = [(node, convs) for node in weights if node is not None] + [
+        (node, norms) for node in norm.args[1:5]
+    ]
+    alone = all(isinstance(node, torch.fx.Node) and set(node.users) == set(by) for node, by in read)
+    return list(zip(convs, norms, strict=True)) if alike and alone else []
+
+
+def _of_its_own(
+    program: ExportedProgram, shared: torch.fx.Node, conv: torch.fx.Node, state_names: dict[str, str]
+) -> torch.fx.Node:
+    """A weight like ``shared`` that only ``conv`` reads; its tensor is for the caller to set."""
+    specs = program.graph_signature.input_specs
+    position, spec = next((i, s) for i, s in enumerate(specs) if getattr(s.arg, "name", "") == shared.name)
+    name = f"{shared.name}_of_{conv.name}"
+    with program.graph_module.graph.inserting_after(shared):
+        node = program.graph_module.graph.placeholder(name)
+    node.meta = dict(shared.meta)
+    target = f"{spec.target}_of_{conv.name}"
+    specs.insert(position + 1, InputSpec(spec.kind, TensorArgument(node.name), target, spec.persistent))
+    state_names[node.name] = target
+    return node
 
 
 def _drop_unused_weights(program: ExportedProgram) -> None:

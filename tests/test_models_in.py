@@ -175,8 +175,8 @@ def test_folding_batch_norm_changes_nothing_but_the_graph() -> None:
     captured = capture_of(net.eval(), torch.randn(1, 3, 8, 8))
     before = {k: v.clone() for k, v in captured.program.state_dict.items()}
     folded, count = fold_batch_norm(captured.program)
-    # The last one is the output and the fourth has no convolution before it.
-    assert count == 2
+    # The last one follows a convolution once the one before it is folded.
+    assert count == 3
     x = torch.randn(1, 3, 8, 8)
     wanted, got = captured.program.module()(x)["output"], folded.module()(x)["output"]
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
@@ -185,17 +185,46 @@ def test_folding_batch_norm_changes_nothing_but_the_graph() -> None:
     )
 
 
-def test_tied_weights_are_not_folded() -> None:
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+class _Levels(nn.Module):
+    """A head that is applied to two sizes, as detectors' are."""
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.norm(self.conv(x)).relu() + self.conv(x * 2)
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.conv = way, nn.Conv2d(2, 2, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(2) for _ in range(2))
+        for norm in self.norms:
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
+            nn.init.normal_(norm.weight)
 
-    captured = capture_of(Tied().eval(), torch.randn(1, 2, 3, 3))
-    assert fold_batch_norm(captured.program)[1] == 0
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first, second = self.norms
+        one, two = self.conv(x), self.conv(x[..., ::2] * 2)
+        if self.way == "own norms":
+            return first(one).relu(), second(two).relu()
+        if self.way == "one norm":
+            return first(one).relu(), first(two).relu()
+        if self.way == "outputs":
+            return first(one), second(two)
+        return first(one).relu(), two
+
+
+@pytest.mark.parametrize(
+    ("way", "count"), [("own norms", 2), ("one norm", 2), ("outputs", 2), ("one plain", 1)]
+)
+def test_weights_of_several_calls_are_folded_for_each(way: str, count: int) -> None:
+    """Left for the exporters to fold, they got all normalisations one after the other: 4 dB in a float .pte."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, 4, 4)
+    captured = capture_of(_Levels(way).eval(), x)
+    folded, found = fold_batch_norm(captured.program)
+    assert found == count
+    graph = folded.graph_module.graph
+    assert not graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
+    other = torch.randn(1, 2, 4, 4)
+    torch.testing.assert_close(folded.module()(other), captured.program.module()(other), rtol=1e-4, atol=1e-5)
+    # Calls that share their normalisation too share the weights that come out.
+    assert len(folded.state_dict) == (2 if way == "one norm" else 4)
 
 
 def test_the_reason_for_a_recipe_reads_as_a_sentence() -> None:

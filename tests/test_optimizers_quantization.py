@@ -12,6 +12,7 @@ import torch
 from optimizer_passes import a_pass, apply, quantized
 from torch import nn
 
+import edgeopt
 from edgeopt.optimizers.cleanup import FoldBatchNorm
 from edgeopt.optimizers.quantization import QuantizeStatic
 
@@ -131,3 +132,27 @@ def test_mixed_in_a_recipe_that_trains_is_reported() -> None:
     assert [report.name for report in made.reports] == ["finetune", "quantize_mixed"]
     assert made.model.precision == "mixed"
     assert json.dumps(made.to_dict())
+
+
+class _Shared(nn.Module):
+    """One convolution for two sizes, whose inputs have other ranges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        a = self.stem(x).relu()
+        return self.head(a), self.head(5 * a[:, :, ::2, ::2])
+
+
+def test_a_layer_called_twice_has_a_bias_for_each_scale(tmp_path: Path) -> None:
+    """A file with one bias for inputs of two scales wasn't loaded by ExecuTorch."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 16, 16)
+    bundle = edgeopt.export(
+        _Shared().eval(), profile="pixel7", precision="int8-static", example_inputs=x, calibration=[(x,)],
+        output=tmp_path / "b",
+    )  # fmt: skip
+    assert {artifact.format for artifact in bundle.artifacts} == {"pte", "tflite"}
+    assert min(parity["snr_db"] for artifact in bundle.artifacts for parity in artifact.parity) > 25
