@@ -89,7 +89,12 @@ def test_a_group_alone_shows_its_help_without_an_error(
 def test_help_names_arguments_in_capitals_and_gives_flags_no_type(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--help"]) == 0
     page = capsys.readouterr().out
-    assert "{BUNDLE}" in page and "<bool>" not in page and "edgeopt verify net_pixel7" in page
+    assert (
+        " BUNDLE " in page
+        and "{" not in page
+        and "<bool>" not in page
+        and "edgeopt verify net_pixel7" in page
+    )
 
 
 def test_no_colour_in_a_pipe_or_when_asked_not_to() -> None:
