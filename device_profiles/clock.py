@@ -11,6 +11,7 @@ import ctypes
 import json
 import mmap
 import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,8 @@ def measured_mhz() -> float | None:
 
     None where the system allows no code of our own, or where the processor isn't an x86-64.
     """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
     try:
         memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except (OSError, ValueError, AttributeError):
