@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from cost_model_fit import EMULATED, Fit, Problem
+from cost_model_fit import EMULATED, Fit
+from cost_model_problem import Problem
 from published_rows import Row
 
 # Names of the same network in different tables, and its widths and resolutions: held out together.

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from cost_model_fit import EMULATED, LIBRARIES, RUNTIME, SHARED, Fit, Problem, blocks
+from cost_model_fit import EMULATED, RUNTIME, SHARED, Fit, blocks
+from cost_model_problem import LIBRARIES, Problem
 from published_rows import devices
 
 from edgeopt.cost_model import constants as constants_module

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import cost_model_report as report
 import cost_model_validation as validation
 import numpy as np
-from cost_model_fit import Fit, Problem
+from cost_model_fit import Fit
+from cost_model_problem import Problem
 from cost_model_write import constants_of, prior_constants, write_constants
 from emulated_rows import emulated_rows
 from measured_rows import measured_rows

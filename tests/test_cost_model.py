@@ -274,7 +274,8 @@ def test_an_apps_rows_run_on_the_threads_of_that_app(tmp_path: Path) -> None:
 def test_a_fit_finds_what_made_the_latencies_and_predicts_what_it_never_saw(invented: Path) -> None:
     import cost_model_report
     import cost_model_validation
-    from cost_model_fit import Fit, Problem
+    from cost_model_fit import Fit
+    from cost_model_problem import Problem
     from cost_model_write import constants_of
 
     rows, _ = published_rows.sort_rows(invented)
@@ -312,7 +313,8 @@ def test_a_device_may_lack_what_its_core_could_have(tmp_path: Path) -> None:
 
 
 def test_unequal_cores_share_the_work_alike_in_the_fit_and_in_an_estimate(invented: Path) -> None:
-    from cost_model_fit import Fit, Problem
+    from cost_model_fit import Fit
+    from cost_model_problem import Problem
     from cost_model_write import constants_of
 
     rows, _ = published_rows.sort_rows(invented)

@@ -51,7 +51,8 @@ def test_an_unknown_x86_core_is_no_arm_core() -> None:
 
 
 def test_measured_rows_shape_only_their_own_cores() -> None:
-    from cost_model_fit import Fit, Problem
+    from cost_model_fit import Fit
+    from cost_model_problem import Problem
 
     measured = measured_rows()[::40]
     # The same latencies as if published of another core.
