@@ -13,6 +13,9 @@ class EdgeoptError(Exception):
     """Our own failure: something edgeopt should have been able to do."""
 
     exit_code = 1
+    others: tuple[
+        EdgeoptError, ...
+    ] = ()  # what else failed beside it, where several files or devices were asked for
 
 
 class InputError(EdgeoptError):

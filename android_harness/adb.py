@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import EdgeoptError, InputError
 from .adb_server import REPLY_S, AdbServer, kind_of
 from .remote import MAX_OUTPUT_BYTES, DeviceError, RemoteTarget, last_line, private_path, quoted, shown
 
@@ -208,25 +208,29 @@ class AdbTarget(RemoteTarget):
         return f"the connection to {self.name} was lost: is the cable plugged in, is the device up?"
 
 
-def adb_targets(which: str) -> list[AdbTarget]:
+def adb_targets(which: str, *, option: str = "--on", several: bool = True) -> list[AdbTarget]:
     """The targets of ``adb``, ``adb:SERIAL`` and ``adb:all``.
 
+    Args:
+        option: what the user said it with.
+        several: whether ``adb:all`` is offered where several are attached.
+
     Raises:
-        InputError: none or several are attached and none was named.
+        InputError: several are attached and none was named.
+        EdgeoptError: none is attached.
     """
     server = AdbServer()
     if which not in ("", "all"):
         return [AdbTarget(which, server)]
     attached = server.devices()
     if not attached:
-        raise InputError(
+        raise EdgeoptError(
             "no device is attached: plug one in with USB debugging on (docs/devices.md), then see `edgeopt devices`."
         )
     if which == "" and len(attached) > 1:
         names = ", ".join(device.serial for device in attached)
-        raise InputError(
-            f"{len(attached)} devices are attached ({names}): say --on adb:SERIAL or --on adb:all."
-        )
+        ways = f"{option} adb:SERIAL" + (f" or {option} adb:all" if several else "")
+        raise InputError(f"{len(attached)} devices are attached ({names}): say {ways}.")
     return [AdbTarget(device.serial, server) for device in attached]
 
 

@@ -93,7 +93,7 @@ class AdbServer:
             EdgeoptError: it can't be started, or is too old.
         """
         from adbutils import AdbConnection
-        from adbutils.errors import AdbError
+        from adbutils.errors import AdbError, AdbTimeout
 
         self._start()
         try:
@@ -105,11 +105,8 @@ class AdbServer:
                 link.conn.close()
         except DeviceError:
             raise
-        except (TimeoutError, socket.timeout) as error:  # noqa: UP041 - adbutils' own timeout derives from both
-            raise DeviceError(
-                f"adb's server on port {self.port} did not answer within {timeout_s:g} s: run `adb kill-server`.",
-                "lost",
-            ) from error
+        except (TimeoutError, AdbTimeout) as error:
+            raise DeviceError(_mute(self.port, timeout_s), "lost") from error
         except (AdbError, OSError, ValueError, EOFError) as error:
             raise DeviceError(_words(error), kind_of(str(error))) from error
 
@@ -120,6 +117,7 @@ class AdbServer:
             self._launch()
         self._checked = True
         from adbutils import AdbConnection
+        from adbutils.errors import AdbTimeout
 
         link = AdbConnection("127.0.0.1", self.port)
         try:
@@ -127,6 +125,9 @@ class AdbServer:
             link.send_command("host:version")
             link.check_okay()
             version = int(link.read_string_block(), 16)
+        except (TimeoutError, AdbTimeout) as error:
+            self._checked = False
+            raise EdgeoptError(_mute(self.port, REPLY_S)) from error
         except Exception as error:
             self._checked = False
             raise EdgeoptError(
@@ -162,6 +163,10 @@ class AdbServer:
                 f"adb's server did not start on port {self.port}: see `{program} start-server`, "
                 "or set ANDROID_ADB_SERVER_PORT to a free port."
             )
+
+
+def _mute(port: int, waited_s: float) -> str:
+    return f"adb's server on port {port} did not answer within {waited_s:g} s: end its process, and a new one is started."
 
 
 def _listens(port: int) -> bool:

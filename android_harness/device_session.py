@@ -22,6 +22,7 @@ from .target import Execution
 
 _RECOVER_S = 60.0
 _CLEAN_UP_S = 20.0
+_LAST_LOOK_S = 1.0  # for a device that was waited for already
 
 
 def no_word(message: str) -> None:
@@ -59,9 +60,11 @@ class DeviceSession:
         self._stack = ExitStack()
         self._pushed: dict[str, tuple[Path, str]] = {}
         self._identity = target.address
+        self._away = False  # lost, and not back yet
 
     def __enter__(self) -> Self:
         try:
+            self._say("connecting")
             self.facts = self._first_contact()
             self._identity = self.facts.identity or self.target.address
             problem = self.facts.problem()
@@ -152,13 +155,15 @@ class DeviceSession:
         Raises:
             DeviceError: it didn't come back in time.
         """
-        self._say(f"{self.target.name} was lost: waiting up to {self._recover_s:g} s for it")
+        self._say(f"lost: waiting up to {self._recover_s:g} s for it to come back")
+        self._away = True
         if not self.target.wait_back(self._recover_s):
             raise DeviceError(
                 f"{self.target.name} was lost and did not come back within {self._recover_s:g} s: "
                 "check the cable and the device, then run again.",
                 "lost",
             )
+        self._away = False
         self._end_processes()
         done = self.target.script(f"mkdir -p -m 700 -- {quoted(self.folder)}")
         if done.returncode != 0:
@@ -230,6 +235,8 @@ class DeviceSession:
     def _remove(self, folder: str) -> None:
         """Remove a private folder and strike it off the journal; a warning when it can't be done."""
         for attempt in (1, 2):
+            if self._away and not self.target.wait_back(_LAST_LOOK_S):
+                break  # it was waited for long enough, or Ctrl-C ended the wait
             try:
                 self._end_processes(folder)
                 self.target.remove(folder)

@@ -48,14 +48,35 @@ def targets_of(on: str, *, accept_host_key: bool = False) -> list[RemoteTarget]:
     """The targets of one ``--on``: ``adb``, ``adb:SERIAL``, ``adb:all`` or ``ssh:user@host[:port]``.
 
     Raises:
-        InputError: nothing such, nothing attached, or several where one must be named.
+        InputError: nothing such, or several where one must be named.
+        EdgeoptError: nothing is attached.
     """
+    return _targets(on, "--on", accept_host_key, several=True)
+
+
+def target_of(on: str, *, option: str = "--on", accept_host_key: bool = False) -> RemoteTarget:
+    """The one target of a command that works on one device; ``option`` is what the user said it with.
+
+    Raises:
+        InputError: nothing such, or several are attached and none was named.
+        EdgeoptError: nothing is attached.
+    """
+    targets = _targets(on, option, accept_host_key, several=False)
+    if len(targets) != 1:
+        raise InputError(
+            f"{option} {on} means {len(targets)} devices: name one, e.g. {option} {targets[0].address}."
+        )
+    return targets[0]
+
+
+def _targets(on: str, option: str, accept_host_key: bool, *, several: bool) -> list[RemoteTarget]:
     kind, colon, rest = on.partition(":")
     if kind == "adb" and (rest or not colon):
-        return list(adb_targets(rest))
+        return list(adb_targets(rest, option=option, several=several))
     if kind == "ssh" and rest:
         return [ssh_target(rest, accept_host_key=accept_host_key)]
-    raise InputError(f"--on {on} is not known: say adb, adb:SERIAL, adb:all or ssh:user@host.")
+    every = "adb, adb:SERIAL, adb:all" if several else "adb, adb:SERIAL"
+    raise InputError(f"{option} {on} is not known: say {every} or ssh:user@host.")
 
 
 def discover(ssh: Sequence[str] = (), *, probe_ssh: bool = False) -> tuple[list[FoundDevice], list[str]]:
@@ -112,7 +133,10 @@ def matching_profiles(facts: DeviceFacts) -> list[DeviceProfile]:
 
 def mismatch(profile: DeviceProfile, facts: DeviceFacts) -> str | None:
     """A sentence when the device is not the one the profile describes; None when it is or can't be told."""
-    if _matches(profile, facts) or (profile.reach.adb is None and profile.reach.ssh is None):
+    adb, ssh = profile.reach.adb, profile.reach.ssh
+    has_rules = bool((adb and adb.match) or (ssh and ssh.device_tree_match))
+    # What is measured on is arm64, so that no rule is needed to tell a profile of another architecture.
+    if _matches(profile, facts) or not (has_rules or profile.arch != "arm64"):
         return None
     names = [match.name for match in matching_profiles(facts)]
     better = f"; it matches {', '.join(names)}" if names else ""

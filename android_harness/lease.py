@@ -36,6 +36,7 @@ def lease(identity: str, name: str, *, wait_s: float, say: Callable[[str], None]
         identity: the device's own (serial number, machine id), the same over every wire to it.
         name: how the user names it.
         wait_s: how long to wait for another process that holds it.
+        say: told that it waits; who listens knows for which device.
 
     Raises:
         EdgeoptError: another process held it for longer, or the state folder can't be written.
@@ -63,7 +64,7 @@ def lease(identity: str, name: str, *, wait_s: float, say: Callable[[str], None]
                         "run again later, or wait longer with --wait."
                     ) from None
                 if not told:
-                    say(f"{name} is in use by {holder}: waiting up to {wait_s:g} s")
+                    say(f"in use by {holder}: waiting up to {wait_s:g} s")
                     told = True
                 time.sleep(0.1)
         handle.truncate(0)

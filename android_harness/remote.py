@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import EdgeoptError, InputError
-from .device_facts import FACTS_SCRIPT, DeviceFacts, parse_facts, printable
+from .device_facts import FACTS_SCRIPT, MARK, DeviceFacts, parse_facts, printable
 from .target import Execution, TargetInfo
 
 FOLDER_PREFIX = "edgeopt-run-"
@@ -160,8 +160,21 @@ class RemoteTarget(ABC):
             raise DeviceError(f"{remote} could not be removed from {self.name}: {last_line(done.stderr)}.")
 
     def facts(self) -> DeviceFacts:
-        """What the device says of itself, in one round trip."""
-        return parse_facts(self.script(FACTS_SCRIPT, timeout_s=60.0).stdout)
+        """What the device says of itself, in one round trip.
+
+        Raises:
+            DeviceError: its shell prints something of its own before a command's output, which nothing survives
+                that reads outputs: neither scp nor this.
+        """
+        text = self.script(FACTS_SCRIPT, timeout_s=60.0).stdout
+        noise, mark, _ = text.partition(MARK)
+        if mark and noise.strip():
+            raise DeviceError(
+                f"the shell of {self.name} prints {last_line(noise)!r} before every command's output: let its start "
+                "files (.bashrc, .profile) print in interactive shells only.",
+                "unusable",
+            )
+        return parse_facts(text)
 
     def describe(self) -> TargetInfo:
         facts = self.facts()

@@ -266,7 +266,7 @@ class SshTarget(RemoteTarget):
                     "unusable",
                 )
             return DeviceError(
-                f"{self.name} has a host key that isn't known: connect once with `ssh {self.host}` and compare "
+                f"{self.name} has a host key that isn't known: connect once with `{self._by_hand()}` and compare "
                 "its fingerprint, or accept it with --accept-host-key.",
                 "unusable",
             )
@@ -294,6 +294,11 @@ class SshTarget(RemoteTarget):
         return DeviceError(
             f"{self.name} can't be reached ({reason.rstrip('.')}): is it up, is the address right?", "lost"
         )
+
+    def _by_hand(self) -> str:
+        """The command line that logs in at the same place."""
+        port = f"-p {self.port} " if self.port else ""
+        return f"ssh {port}{shlex.quote(f'{self.user}@{self.host}' if self.user else self.host)}"
 
     def _drop(self) -> None:
         link, self._link = self._link, None

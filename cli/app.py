@@ -12,7 +12,7 @@ from ..disk import disk_trouble
 from ..errors import EdgeoptError
 from . import interrupts
 from .help_pages import write_conventionally
-from .reporter import error_envelope, print_error, print_in_any_encoding, print_json
+from .reporter import Reporter, error_envelope, print_error, print_in_any_encoding, print_json
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as a program in C ends
 
@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in arguments
     verbose = "--verbose" in arguments
     command = next((word for word in arguments if not word.startswith("-")), "")
+    Reporter.latest = None
     print_in_any_encoding()
     try:
         with interrupts.taken_as_ctrl_c():
@@ -90,41 +91,48 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
         return int(result or 0)
     except EdgeoptError as error:
-        _fail(command, str(error), as_json)
+        _fail(command, *map(str, (error, *error.others)), as_json=as_json)
         if verbose and error.__cause__ is not None:
             _print_traceback(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _fail(command, interrupts.reason(), as_json)
+        _fail(command, interrupts.reason(), as_json=as_json)
         return interrupts.exit_code()
     except BrokenPipeError:
         return _BROKEN_PIPE
     except MemoryError:
-        _fail(command, "the memory is used up: end other programs, or raise the limit (ulimit -v).", as_json)
+        _fail(
+            command,
+            "the memory is used up: end other programs, or raise the limit (ulimit -v).",
+            as_json=as_json,
+        )
         return 1
     except SystemExit as error:
         # Typer ends so when the reader of a pipe is gone; else it was the user's own code.
         if isinstance(error.__context__, BrokenPipeError):
             return _BROKEN_PIPE
         _fail(
-            command, f"{_where(error)} ended the command with sys.exit({error.code!r}): take it out.", as_json
+            command,
+            f"{_where(error)} ended the command with sys.exit({error.code!r}): take it out.",
+            as_json=as_json,
         )
         return 2
     except Exception as error:
         full = disk_trouble(str(error)) if isinstance(error, OSError) else None
         if full is not None:
-            _fail(command, f"{full[0]}; {full[1]}.", as_json)
+            _fail(command, f"{full[0]}; {full[1]}.", as_json=as_json)
             return 2
         # Typer carries its own copy of click, whose exceptions have no public name: known by their shape.
         if hasattr(error, "format_message"):
             # A group without a command has shown its help already, and its exception has no words.
             if message := error.format_message().rstrip("."):
-                _fail(command, f"{message} (see {_help_of(error)} --help)", as_json)
+                path = _help_of(error)
+                _fail(path.partition(" ")[2] or command, f"{message} (see {path} --help)", as_json=as_json)
             return 2
         _fail(
             command,
             f"internal error: {type(error).__name__}: {error} (run again with --verbose for the traceback)",
-            as_json,
+            as_json=as_json,
         )
         if verbose:
             _print_traceback(error)
@@ -137,15 +145,20 @@ def _help_of(error: Exception) -> str:
     return path if isinstance(path, str) and path else "edgeopt"
 
 
-def _fail(command: str, message: str, as_json: bool) -> None:
+def _fail(command: str, *messages: str, as_json: bool) -> None:
+    """Say what went wrong; ``command`` counts where it failed before it had a reporter."""
+    reporter = Reporter.latest
     try:
         if as_json:
-            print_json(error_envelope(command, [message]))
+            warnings = reporter.warnings if reporter else ()
+            name = reporter.command if reporter else command
+            print_json(error_envelope(name, list(messages), warnings))
         else:
-            print_error(message)
+            for message in messages:
+                print_error(message)
     except (OSError, MemoryError):  # a full disk behind stdout, nobody who reads, no memory to lay text out
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"error: {message}\n")
+            sys.stderr.write("".join(f"error: {message}\n" for message in messages))
 
 
 def _where(error: BaseException) -> str:

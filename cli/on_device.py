@@ -91,10 +91,16 @@ def bench_devices(
         while_charging=while_charging, allow_root=allow_root, profile_ops=profile_ops,
         in_app=in_app,
     )  # fmt: skip
-    with _lines(reporter, len(targets)) as say:
-        result, warnings = bench_on_devices(
-            targets, artifacts, options, device, threads=threads, subject=subject_of(files), say=say
-        )
+    told: list[str] = []
+    try:
+        with _lines(reporter, len(targets)) as say:
+            result, warnings = bench_on_devices(
+                targets, artifacts, options, device, threads=threads, subject=subject_of(files), say=say,
+                tell=told.append,
+            )  # fmt: skip
+    finally:
+        for sentence in told:
+            reporter.warn(sentence)
     measurements = [record.as_json() for record in result.run.records]
     for sentence in warnings:
         reporter.warn(sentence)

@@ -97,14 +97,9 @@ def _target(on: str, accept_host_key: bool) -> RemoteTarget | None:
         )
     if not is_device(on):
         raise InputError(f"--on {on}: a profile is calibrated on host, adb, adb:SERIAL or ssh:USER@HOST.")
-    from ..android_harness.discovery import targets_of
+    from ..android_harness.discovery import target_of
 
-    targets = targets_of(on, accept_host_key=accept_host_key)
-    if len(targets) != 1:
-        for target in targets:
-            target.close()
-        raise InputError(f"--on {on} means {len(targets)} devices: name one, e.g. {targets[0].address}.")
-    return targets[0]
+    return target_of(on, accept_host_key=accept_host_key)
 
 
 def _payload(done: Calibrated) -> dict[str, Any]:

@@ -33,19 +33,15 @@ def new(
     ):
         raise InputError(f"{name!r} is not a profile's name: use lower-case letters, digits and underscores.")
     from ..android_harness.device_profile import profile_text, write_profile
-    from ..android_harness.discovery import targets_of
+    from ..android_harness.discovery import target_of
     from ..device_profiles.catalog import user_folder
 
-    targets = targets_of(source, accept_host_key=accept_host_key)
-    if len(targets) != 1:
-        raise InputError(
-            f"--from {source} means {len(targets)} devices: name one, e.g. {targets[0].address}."
-        )
+    target = target_of(source, option="--from", accept_host_key=accept_host_key)
     path = output or user_folder() / f"{name}.toml"
     try:
-        text = profile_text(targets[0], name)
+        text = profile_text(target, name)
     finally:
-        targets[0].close()
+        target.close()
     write_profile(text, path, force=force)
     payload = {"profile": {"name": name, "path": str(path), "toml": text}}
     reporter.result(payload, lambda out: out.print(f"wrote {path}", markup=False, soft_wrap=True))

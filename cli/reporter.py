@@ -12,9 +12,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,14 +48,14 @@ def print_json(payload: Mapping[str, Any]) -> None:
     sys.stdout.write("\n")
 
 
-def error_envelope(command: str, errors: list[str]) -> dict[str, Any]:
+def error_envelope(command: str, errors: list[str], warnings: Sequence[str] = ()) -> dict[str, Any]:
     """The JSON object of a command that failed before it had a result."""
     return {
         "schema_version": SCHEMA_VERSION,
         "command": command,
         "ok": False,
         "measurements": [],
-        "warnings": [],
+        "warnings": list(warnings),
         "errors": errors,
     }
 
@@ -79,7 +79,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class Reporter:
-    """One command's voice.
+    """One command's voice. ``latest`` is the one made last: it knows the command's name, and what it warned of.
 
     Args:
         command: the command's name, as it stands in the JSON envelope.
@@ -87,6 +87,8 @@ class Reporter:
         quiet: no notes and no progress on stderr (warnings and errors stay).
         verbose: show :meth:`detail` lines too.
     """
+
+    latest: ClassVar[Reporter | None] = None
 
     def __init__(
         self, command: str, *, as_json: bool = False, quiet: bool = False, verbose: bool = False
@@ -96,6 +98,7 @@ class Reporter:
         self.quiet = quiet
         self.verbose = verbose
         self.warnings: list[str] = []
+        Reporter.latest = self
 
     def note(self, message: str) -> None:
         """Something worth knowing, on stderr; silent under ``--quiet`` and ``--json``."""

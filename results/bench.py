@@ -84,8 +84,20 @@ def bench(
     if not records:
         if interrupted:
             raise KeyboardInterrupt
-        raise failures[0] if failures else InputError("there is nothing to measure.")
+        raise first_of(failures)
     return BenchResult(Run("bench", subject, tuple(records)), tuple(failures), interrupted, tuple(profiles))
+
+
+def first_of(failures: Sequence[EdgeoptError]) -> EdgeoptError:
+    """What to raise when nothing could be measured: the first failure, with those that say something else."""
+    if not failures:
+        return InputError("there is nothing to measure.")
+    by_words: dict[str, EdgeoptError] = {}
+    for failure in failures:
+        by_words.setdefault(str(failure), failure)
+    first, *others = by_words.values()
+    first.others = tuple(others)
+    return first
 
 
 def _without_known_sizes(new: list[Record], known: list[Record]) -> list[Record]:

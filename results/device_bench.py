@@ -19,7 +19,7 @@ from ..android_harness.device_measure import (
     on_cpus,
 )
 from ..android_harness.device_op_profile import profile_ops_on_device
-from ..android_harness.device_session import DeviceSession
+from ..android_harness.device_session import DeviceSession, no_word
 from ..android_harness.discovery import matching_profiles, mismatch
 from ..android_harness.measure import MeasureOptions
 from ..android_harness.payload import Payload, own_payload, user_payload
@@ -27,7 +27,7 @@ from ..android_harness.remote import DeviceError, RemoteTarget, last_line
 from ..device_profiles import DeviceProfile
 from ..errors import EdgeoptError, InputError
 from .artifacts import Artifact
-from .bench import BenchResult
+from .bench import BenchResult, first_of
 from .device_records import device_energy_records, device_records
 from .in_app import bench_in_app
 from .records import Record, Run
@@ -89,14 +89,19 @@ def bench_on_devices(
     threads: Sequence[int] = (1,),
     subject: str = "",
     say: Say = lambda name, what: None,
+    tell: Callable[[str], None] = no_word,
 ) -> tuple[BenchResult, list[str]]:
     """Measure every artefact on every device; a device that fails leaves the others' results alone.
+
+    Args:
+        say: told (device, what) as it goes on.
+        tell: told the sentences about the devices when there is no result to return them with.
 
     Returns:
         the result, and sentences about the devices.
 
     Raises:
-        InputError, EdgeoptError: nothing could be measured.
+        InputError, EdgeoptError: nothing could be measured; ``others`` are the other devices' failures.
         KeyboardInterrupt: interrupted before anything was measured.
     """
     for artifact in artifacts:
@@ -124,14 +129,16 @@ def bench_on_devices(
     interrupted = interrupted or any(outcome.interrupted for outcome in outcomes)
     records = [record for outcome in outcomes for record in outcome.records]
     failures = [failure for outcome in outcomes for failure in outcome.failures]
-    warnings = [warning for outcome in outcomes for warning in outcome.warnings]
+    warnings = list(dict.fromkeys(warning for outcome in outcomes for warning in outcome.warnings))
     if not records:
+        for warning in warnings:
+            tell(warning)
         if interrupted:
             raise KeyboardInterrupt
-        raise failures[0] if failures else InputError("there is nothing to measure.")
+        raise first_of(failures)
     run = Run("bench", subject, tuple(_sizes_once(records)))
     profiles = tuple(profile for outcome in outcomes for profile in outcome.profiles)
-    return BenchResult(run, tuple(failures), interrupted, profiles), list(dict.fromkeys(warnings))
+    return BenchResult(run, tuple(failures), interrupted, profiles), warnings
 
 
 class _Device:
@@ -159,7 +166,8 @@ class _Device:
         finally:
             self.outcome.warnings += session.warnings
             self.target.close()
-            self._say(self.target.name, "done")
+            failed = self.outcome.failures or self.outcome.interrupted
+            self._say(self.target.name, "ended" if failed else "done")
 
     def say(self, what: str) -> None:
         if self._stop.is_set():

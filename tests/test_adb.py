@@ -158,7 +158,7 @@ def test_an_old_android_is_named(phones: Phones) -> None:
 def test_none_and_several_attached(monkeypatch: pytest.MonkeyPatch) -> None:
     with _ServerStandIn(version=41, devices="") as port:
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-        with pytest.raises(InputError, match="no device is attached"):
+        with pytest.raises(EdgeoptError, match="no device is attached"):
             adb_targets("all")
     with _ServerStandIn(version=41, devices="A\tdevice\nB\tdevice\n") as port:
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
