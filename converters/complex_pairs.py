@@ -294,10 +294,9 @@ def _inverse_real(
     cos, sin = _wave(size, bins, node)
     # The other half of the spectrum mirrors this one: every bin but the first and, for an even size, the last
     # counts twice.
-    weight = torch.full((bins, 1), 2.0)
-    weight[0] = 1.0
-    if size % 2 == 0:
-        weight[-1] = 1.0
+    once = torch.ones(1, 1)
+    twice = torch.full((bins - (2 if size % 2 == 0 else 1), 1), 2.0)
+    weight = torch.cat([once, twice, once] if size % 2 == 0 else [once, twice])
     weight = weight * _scale(size, norm, inverse=True)
     found = re @ (cos.T * weight) + im @ (sin.T * weight)
     return found.transpose(dim, -1)

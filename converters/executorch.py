@@ -19,6 +19,7 @@ from .explain import explain
 from .exporter_fixes import mended_lowering
 from .exporter_speedups import fast_lowering
 from .half import cast_to_half
+from .linear_forms import linear_from_products
 from .packed_weights import pack_embeddings, pack_linear
 from .rewrites import rewrite_program
 
@@ -38,6 +39,7 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
 
     progress("preparing the graph")
     program, notes = rewrite_program(_program(model), "pte")
+    program = linear_from_products(program, parameters_only=False)
     if model.kind in ("format", "pt2e"):
         program, _ = rewrite_program(program, "pte int8")
     dynamic = bool(model.capture.dynamic_shapes)

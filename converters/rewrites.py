@@ -15,6 +15,7 @@ from ..models.findings import Finding
 from ..models.program import Capture, module_path, source_line
 from .complex_pairs import MAX_TRANSFORM, NoPairForm, is_complex, split_complex
 from .equal_forms import equal_form
+from .linear_forms import linear_from_products
 from .rewriting import copy_program, finish, fold_constants, replace, separate_outputs
 
 _MAX_MATRIX = 4 * MAX_TRANSFORM * (MAX_TRANSFORM // 2 + 1)
@@ -43,6 +44,7 @@ def rewrite_capture(capture: Capture) -> Capture:
             notes += [_note(node, _COMPLEX, None) for node in origins[:1]]
         except NoPairForm as error:
             notes.append(_unpaired(error.node, capture))
+    program = linear_from_products(program, parameters_only=True)
     return replace_fields(capture, program=program, findings=(*capture.findings, *notes))
 
 

@@ -164,7 +164,7 @@ def fold_constants(program: ExportedProgram, max_bytes: int = 2**20, *, views: b
     """
     graph = program.graph_module.graph
     lifted = program.graph_signature.inputs_to_lifted_tensor_constants
-    values: dict[torch.fx.Node, Any] = dict(_held(program))
+    values: dict[torch.fx.Node, Any] = dict(held_tensors(program))
     # What a result was computed from, where a weight is among it.
     origins = {node: {node} for node in values if node.name not in lifted}
     computed: set[torch.fx.Node] = set()
@@ -178,7 +178,7 @@ def fold_constants(program: ExportedProgram, max_bytes: int = 2**20, *, views: b
             values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
             if any(source in origins for source in sources):
                 origins[node] = set().union(*(origins.get(source, {source}) for source in sources))
-            if not _is_view(node) or any(source in computed for source in sources):
+            if not is_view(node) or any(source in computed for source in sources):
                 computed.add(node)
     # What torch.export checks about a constant holds for good.
     for check in graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
@@ -207,7 +207,7 @@ def fold_constants(program: ExportedProgram, max_bytes: int = 2**20, *, views: b
     return len(border)
 
 
-def _held(program: ExportedProgram) -> dict[torch.fx.Node, torch.Tensor]:
+def held_tensors(program: ExportedProgram) -> dict[torch.fx.Node, torch.Tensor]:
     """The tensors that the program holds and never changes, by their nodes."""
     signature = program.graph_signature
     state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -226,11 +226,12 @@ def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _is_view(node: torch.fx.Node) -> bool:
+def is_view(node: torch.fx.Node) -> bool:
+    """Whether a node's value lies in the memory of its first input."""
     target = node.target
-    return isinstance(target, torch._ops.OpOverload) and any(
-        r.alias_info is not None for r in target._schema.returns
-    )
+    if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
+        return False
+    return any(result.alias_info is not None for result in target._schema.returns)
 
 
 def _can_fold(node: torch.fx.Node, written: set[torch.fx.Node | None]) -> bool:
