@@ -179,20 +179,6 @@ def _estimates(profile: DeviceProfile) -> dict[str, int]:
     return {"figures": len(figures), "estimates": sum(profile.is_estimate(key) for key in figures)}
 
 
-# One line a figure: dotted key, how it is shown. Sections come in the order of the file.
-_UNITS = {
-    "mhz": "MHz",
-    "kib": "KiB",
-    "mib": "MiB",
-    "gb_s": "GB/s",
-    "mw": "mW",
-    "mw_per_core": "mW",
-    "c": "°C",
-    "ms": "ms",
-    "mj": "mJ",
-}
-
-
 def _draw_profile(out: Console, profile: DeviceProfile) -> None:
     say: Callable[[str], None] = lambda text: out.print(text, markup=False, soft_wrap=True)  # noqa: E731
     out.print(
@@ -281,8 +267,11 @@ def _reach_lines(profile: DeviceProfile) -> list[tuple[str, str]]:
 
 
 def _draw_figures(out: Console, profile: DeviceProfile) -> None:
+    """One line a figure: dotted key, how it is shown. Sections come in the order of the file."""
     from rich.table import Table
     from rich.text import Text
+
+    from ..device_profiles.units import unit_of
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("figure", no_wrap=True)
@@ -291,11 +280,6 @@ def _draw_figures(out: Console, profile: DeviceProfile) -> None:
     for key, value in profile.figures().items():
         number = f"{value:.0f}" if float(value).is_integer() else f"{value:g}"
         source = Text(profile.source_of(key) or "", style="yellow" if profile.is_estimate(key) else "")
-        table.add_row(Text(key), Text(f"{number} {_unit(key)}".strip()), source)
+        table.add_row(Text(key), Text(f"{number} {unit_of(key)}".strip()), source)
     out.print()
     _print_wide(out, table)
-
-
-def _unit(key: str) -> str:
-    name = next((part for part in reversed(key.split(".")) if not part.isdigit()), "")
-    return next((unit for suffix, unit in _UNITS.items() if name.endswith(f"_{suffix}")), "")

@@ -92,8 +92,15 @@ def _memory_problems(profile: DeviceProfile) -> Iterator[Problem]:
 def _power_problems(profile: DeviceProfile) -> Iterator[Problem]:
     active = profile.power.active_mw_per_core
     clusters = len(profile.cpu.clusters)
+    idle = profile.power.idle_mw
+    for key, figure in [
+        ("idle_mw", idle),
+        *((f"active_mw_per_core.{i}", each) for i, each in enumerate(active or ())),
+    ]:
+        if figure is not None and figure < 10:
+            yield f"power.{key}", f"is {figure:g}; allowed: 10 or more (mW, so 3.3 W is 3300)"
     if active is not None and len(active) != clusters:
-        found = f"has {len(active)} figures for {clusters} clusters"
+        found = f"has {len(active)} figures for {clusters} cluster{'s' if clusters != 1 else ''}"
         yield "power.active_mw_per_core", f"{found}; allowed: one a cluster, in the order of cpu.clusters"
     thermal = profile.thermal
     name = "skin_limit_c" if thermal.skin_limit_c is not None else "throttle_c"

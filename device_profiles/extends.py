@@ -27,7 +27,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{path}: too big for a device profile (at most {MAX_FILE_BYTES} bytes)")
-        raw = tomllib.loads(path.read_bytes().decode())
+        raw = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # Windows' editors begin with a mark
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `edgeopt profiles` lists the named ones") from None
     except OSError as error:
@@ -95,7 +95,12 @@ def _resolve(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
 
 def _parent_path(path: Path, parent: str, chain: tuple[Path, ...]) -> Path:
     if parent.endswith(".toml"):
-        return path.parent / Path(parent).expanduser()
+        file = path.parent / Path(parent).expanduser()
+        if not file.exists():
+            raise InputError(
+                f"{path}: extends: {file}: no such file (a path is relative to the file it stands in)"
+            )
+        return file
     from .catalog import find
 
     # A user's pixel7.toml may extend "pixel7": the file itself is passed over, the built-in one is meant.

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import InputError
 from .schema import DeviceProfile
+from .units import unit_of
 
 _UNION = (Union, types.UnionType)
 
@@ -50,11 +51,13 @@ def _lines(detail: ErrorDetails) -> Iterator[str]:
 
 def _allowed(kind: str, context: dict[str, Any], location: tuple[Any, ...]) -> str:
     if kind in ("int_type", "int_parsing", "int_from_float"):
-        return "a whole number" + _bounds(location)
+        return "a whole number" + _unit(location) + _bounds(location)
     if kind in ("float_type", "float_parsing", "finite_number"):
-        return "a finite number" + _bounds(location)
+        return "a finite number" + _unit(location) + _bounds(location)
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        return "a number" + _bounds(location)
+        return "a number" + _unit(location) + _bounds(location)
+    if kind in ("tuple_type", "list_type") and _model_in(_annotation_at(location)) is not None:
+        return f"a list of tables, so [[{'.'.join(map(str, location))}]] in two brackets"
     if kind == "string_pattern_mismatch":
         return f"text in lower case without spaces, of the form {context['pattern']}"
     if kind in ("string_too_short", "too_short"):
@@ -71,6 +74,11 @@ def _allowed(kind: str, context: dict[str, Any], location: tuple[Any, ...]) -> s
         "model_attributes_type": "a table",
     }
     return words.get(kind, kind.replace("_", " "))
+
+
+def _unit(location: tuple[Any, ...]) -> str:
+    unit = unit_of(".".join(map(str, location)))
+    return f" of {unit}" if unit else ""
 
 
 def _bounds(location: tuple[Any, ...]) -> str:

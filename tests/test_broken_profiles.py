@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from profile_files import PIXEL7, changed, error_of, write
 
 from edgeopt.device_profiles import DeviceProfile, load_profile
+from edgeopt.device_profiles.catalog import BUILTIN_FOLDER
 from edgeopt.device_profiles.checks import covering_source, numeric_leaves
 from edgeopt.device_profiles.problems import input_error
 from edgeopt.errors import InputError
@@ -29,6 +30,9 @@ pytestmark = pytest.mark.usefixtures("user_folder")
         ("max_mhz = 2850", 'max_mhz = "2850"', ["cpu.clusters.2.max_mhz is '2850'", "a whole number"]),
         ("max_mhz = 2850", "max_mhz = 2850.0", ["cpu.clusters.2.max_mhz is 2850.0", "a whole number"]),
         ("max_mhz = 2850", "max_mhz = true", ["cpu.clusters.2.max_mhz is True", "a whole number"]),
+        ("max_mhz = 2850", "max_mhz = 2.85", ["cpu.clusters.2.max_mhz is 2.85", "a whole number of MHz"]),
+        ("ram_mib = 8192", 'ram_mib = "8 GB"', ["memory.ram_mib is '8 GB'", "a whole number of MiB"]),
+        ("1578, ", "1.578, ", ["power.active_mw_per_core.1 is 1.578", "10 or more (mW, so 3.3 W is 3300)"]),
         ("skin_limit_c = 39", "skin_limit_c = nan", ["thermal.skin_limit_c is nan", "finite"]),
         ("skin_limit_c = 39", "skin_limit_c = inf", ["thermal.skin_limit_c is inf", "at most 150"]),
         ("skin_limit_c = 39", "skin_limit_c = 20", ["thermal.cool_down_c is 33", "less than"]),
@@ -57,6 +61,19 @@ def test_broken_profile(tmp_path: Path, old: str, new: str, expected: list[str])
     assert "broken.toml" in message
     for part in expected:
         assert part in message
+
+
+def test_a_table_where_several_may_stand_is_told_of_the_brackets(tmp_path: Path) -> None:
+    text = (BUILTIN_FOLDER / "raspberry_pi_5.toml").read_text().replace("[[cpu.clusters]]", "[cpu.clusters]")
+    message = error_of(write(tmp_path, "mine", text))
+    assert "allowed: a list of tables, so [[cpu.clusters]] in two brackets" in message
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    """Windows' editors put one at the beginning of what they save as UTF-8."""
+    path = write(tmp_path, "pixel7", PIXEL7)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_profile(path).name == "pixel7"
 
 
 def test_unknown_isa_names_the_closed_set(tmp_path: Path) -> None:

@@ -246,6 +246,13 @@ def test_extends_an_unknown_name(tmp_path: Path) -> None:
     assert "mine.toml: extends: unknown profile 'pixel77'; did you mean pixel7" in message
 
 
+def test_extends_a_file_that_is_not_there(tmp_path: Path) -> None:
+    message = error_of(write(tmp_path, "child", 'extends = "parent.toml"\n'))
+    assert (
+        "child.toml: extends: " in message and "parent.toml: no such file (a path is relative to" in message
+    )
+
+
 def test_merge_replaces_lists_and_deepens_tables() -> None:
     parent = {"a": {"b": 1, "c": [1, 2]}, "d": 5, "sources": {"a": "one", "d": "two"}}
     merged = merge(parent, {"a": {"c": [3]}, "sources": {"a.c": "three"}})

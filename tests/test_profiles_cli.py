@@ -215,7 +215,7 @@ def test_validate_a_good_file(capsys: pytest.CaptureFixture[str]) -> None:
         (
             "max_mhz = 2850",
             "max_mhz = -2850",
-            "max_mhz is -2850; allowed: a number, at least 1",
+            "max_mhz is -2850; allowed: a number of MHz, at least 1",
         ),
         ("[os]", "[os", "not valid TOML"),
         ("vendor =", "vender =", "vender is not a known key; did you mean vendor?"),
