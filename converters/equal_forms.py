@@ -18,6 +18,7 @@ from torch.nn import functional
 from .attention_forms import plain_attention, product_of_batches
 from .depthwise_forms import depthwise_by_rows
 from .index_forms import embedding_bag, one_hot
+from .padding_forms import padding_in_numbers
 from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
 
@@ -46,7 +47,7 @@ def equal_form(node: torch.fx.Node, output_format: str | None) -> EqualForm | No
             both formats need.
     """
     rule = _RULES.get(node.target)
-    if rule is None or output_format not in rule.formats or _is_symbolic(node):
+    if rule is None or output_format not in rule.formats or (rule.sizes_known and _is_symbolic(node)):
         return None
     function = rule.find(node)
     return (
@@ -311,13 +312,15 @@ class _Rule:
     """``find`` gives the form of a node; ``format`` is what needs it: None for both formats before anything is
     optimised, ``each`` for both in their converters.
 
-    A form without a ``title`` is only faster: nothing that a user need be told.
+    A form without a ``title`` is only faster, or another spelling: nothing that a user need be told.
+    ``sizes_known``: it can't be told while a size is dynamic.
     """
 
     find: Callable[[torch.fx.Node], Form | None]
     format: str | None
     title: str = ""
     cuts_weights: bool = False
+    sizes_known: bool = True
 
     @property
     def formats(self) -> tuple[str | None, ...]:
@@ -343,6 +346,7 @@ _VOLUME = _Rule(
     "a 3-D convolution is written as 2-D convolutions of its slices",
     cuts_weights=True,
 )
+_PADDING = _Rule(padding_in_numbers, None, sizes_known=False)
 _AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with a constant grid")
 
 _NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensors of full rank")
@@ -379,7 +383,9 @@ _RULES: dict[Any, _Rule] = {
     ),
     _ATEN.index_put.default: _MASK,
     _ATEN.index_put_.default: _MASK,
+    _ATEN.adaptive_max_pool1d.default: _BINS,
     _ATEN.adaptive_max_pool2d.default: _BINS,
+    **dict.fromkeys((_ATEN.conv1d.padding, _ATEN.conv2d.padding, _ATEN.conv3d.padding), _PADDING),
     _ATEN.avg_pool2d.default: _WHOLE,
     _ATEN.sort.default: _SORT,
     _ATEN.argsort.default: replace(_SORT, find=_order_by_topk),

@@ -9,20 +9,26 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ..models.nodes import as_list
+
 
 def max_over_bins(node: torch.fx.Node) -> Callable[..., Any] | None:
     """Adaptive max pooling: neither format has it. Bin i covers floor(i·n/m) to ceil((i+1)·n/m)."""
     if any(user.args[1] == 1 and user.users for user in node.users):
         return None  # Someone reads the positions of the maxima.
-    height, width = node.args[1]  # type: ignore[misc]
+    bins = as_list(node.args[1])
+    axes = list(range(-len(bins), 0))
 
     def form(x: torch.Tensor) -> list[torch.Tensor]:
-        if x.shape[-2] % height == 0 and x.shape[-1] % width == 0:
-            kernel = (x.shape[-2] // height, x.shape[-1] // width)
-            found = functional.max_pool2d(x, kernel, kernel)
-        else:
-            found = _largest_of_bins(_largest_of_bins(x, -2, height), -1, width)
-        return [found]
+        if bins == [1] * len(bins):
+            return [x.amax(axes, keepdim=True)]
+        if all(x.shape[axis] % count == 0 for axis, count in zip(axes, bins, strict=True)):
+            kernel = [x.shape[axis] // count for axis, count in zip(axes, bins, strict=True)]
+            pool = functional.max_pool1d if len(bins) == 1 else functional.max_pool2d
+            return [pool(x, kernel, kernel)]
+        for axis, count in zip(axes, bins, strict=True):
+            x = _largest_of_bins(x, axis, count)
+        return [x]
 
     return form
 

@@ -104,6 +104,35 @@ def test_other_average_pools_stay(pool: nn.Module) -> None:
     assert "aten.avg_pool2d.default" in _ops(rewrite_capture(before).program)
 
 
+@pytest.mark.parametrize("bins", [1, 4, 5])
+def test_adaptive_maxima_along_one_axis(bins: int) -> None:
+    before = _capture(nn.AdaptiveMaxPool1d(bins), torch.randn(2, 3, 16))
+    program = rewrite_capture(before).program
+    assert "aten.adaptive_max_pool1d.default" not in _ops(program)
+    _assert_equal(before, program)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda padding: nn.Conv1d(4, 6, 5, padding=padding),
+        lambda padding: nn.Conv1d(4, 4, 4, padding=padding, dilation=3, groups=4, bias=False),
+        lambda padding: nn.Conv2d(4, 4, (2, 3), padding=padding, groups=2, dilation=(1, 2)),
+        lambda padding: nn.Conv3d(4, 2, (3, 1, 2), padding=padding),
+    ],
+)
+def test_paddings_in_words_become_numbers(layer: Callable[[str], nn.Module], padding: str) -> None:
+    module = layer(padding)
+    example = torch.randn(2, 4, *[12] * (next(module.parameters()).ndim - 2))
+    before = _capture(module, example)
+    program = rewrite_capture(before).program
+    assert not any(name.endswith(".padding") for name in _ops(program))
+    _assert_equal(before, program)
+    free = _capture(module, example, dynamic_batch=True)
+    assert not any(name.endswith(".padding") for name in _ops(rewrite_capture(free).program))
+
+
 @pytest.mark.parametrize(("name", "target", "gone", "instead"), FORMS, ids=[f[0] for f in FORMS])
 def test_an_odd_module_is_rewritten_to_the_same_numbers(
     name: str, target: str | None, gone: str, instead: str

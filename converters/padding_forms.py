@@ -1,0 +1,39 @@
+"""Paddings in terms that both exporters read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ..models.nodes import argument_of, as_list
+
+_CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
+
+
+def padding_in_numbers(node: torch.fx.Node) -> Callable[..., Any]:
+    """A convolution whose padding is a word (``same``, ``valid``): LiteRT's exporter reads numbers only, and with numbers
+    ExecuTorch's needs no padding of its own before a layer."""
+    weight = node.args[1].meta["val"]  # type: ignore[union-attr]
+    axes = weight.ndim - 2
+    stride, dilation = (
+        (as_list(argument_of(node, name, 1)) * axes)[:axes] for name in ("stride", "dilation")
+    )
+    same = argument_of(node, "padding", "valid") == "same"
+    groups = int(argument_of(node, "groups", 1))
+    totals = [d * (size - 1) if same else 0 for d, size in zip(dilation, weight.shape[2:], strict=True)]
+    # Of an odd number of rows PyTorch adds the one more behind.
+    uneven = [side for total in reversed(totals) for side in (0, total % 2)]
+    order, roles = node.all_input_nodes, [node.args[0], node.args[1], argument_of(node, "bias", None)]
+
+    def form(*tensors: torch.Tensor) -> torch.Tensor:
+        x, filters, bias = (tensors[order.index(role)] if role is not None else None for role in roles)  # type: ignore[arg-type]
+        assert x is not None
+        x = functional.pad(x, uneven) if any(uneven) else x
+        padding = [total // 2 for total in totals]
+        found: torch.Tensor = _CONVOLUTIONS[weight.ndim](x, filters, bias, stride, padding, dilation, groups)
+        return found
+
+    return form
