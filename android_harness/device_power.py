@@ -257,6 +257,18 @@ class PiPmic(_DeviceMeter):
         return watts
 
 
+def check_meter_name(name: str) -> None:
+    """Refuse a meter that no device has, which needs no device to be told.
+
+    Raises:
+        InputError: naming those there are.
+    """
+    kinds: tuple[type[_DeviceMeter], ...] = (OdpmService, OdpmFiles, Ina3221, PiPmic, FuelGauge, Batterystats)
+    known = [kind.name for kind in kinds]
+    if name not in known:
+        raise InputError(f"no device has a power meter {name!r}: known are {', '.join(known)}.")
+
+
 def choose_device_meter(
     target: RemoteTarget, name: str | None, *, while_charging: bool = False
 ) -> PowerMeter:
@@ -265,13 +277,12 @@ def choose_device_meter(
     Raises:
         InputError: no such meter, or none that works, with the reason of each.
     """
+    if name is not None:
+        check_meter_name(name)
     meters: list[_DeviceMeter] = [OdpmService(target), OdpmFiles(target), Ina3221(target), PiPmic(target)]
     meters.append(FuelGauge(target, while_charging=while_charging))
     model = Batterystats(target)
     wanted = [model] if name == model.name else [meter for meter in meters if name in (None, meter.name)]
-    if not wanted:
-        known = ", ".join(meter.name for meter in [*meters, model])
-        raise InputError(f"no device has a power meter {name!r}: known are {known}.")
     reasons = []
     for meter in wanted:
         problem = meter.problem()

@@ -19,6 +19,7 @@ from ..android_harness.device_measure import (
     on_cpus,
 )
 from ..android_harness.device_op_profile import profile_ops_on_device
+from ..android_harness.device_power import check_meter_name, choose_device_meter, energy_on_device
 from ..android_harness.device_session import DeviceSession, no_word
 from ..android_harness.discovery import matching_profiles, mismatch
 from ..android_harness.measure import MeasureOptions
@@ -44,7 +45,8 @@ class DeviceBenchOptions:
     """How devices are used. Times in seconds.
 
     ``runner`` is a binary of the user's instead of our own runner; ``make_payload`` replaces both (tests).
-    ``cool_down`` waits for the profile's temperature; ``power`` measures energy ("" takes the best meter);
+    ``cool_down`` waits for the profile's temperature; ``power`` measures energy ("" takes the best meter,
+    and a device without one is a warning);
     ``profile_ops`` takes the time of each op too, in a process of its own; ``in_app`` is the id of an installed
     sample app, in which the file it carries is measured before the shell.
     """
@@ -107,6 +109,8 @@ def bench_on_devices(
     for artifact in artifacts:
         if artifact.format not in RUNTIME_OF_FORMAT:
             raise InputError(f"{artifact.name} can't be run on a device: .pte and .tflite files can.")
+    if device.power:
+        check_meter_name(device.power)
     stop = threading.Event()
     outcomes = [_Outcome() for _ in targets]
 
@@ -250,10 +254,7 @@ class _Device:
         self, session: DeviceSession, artifact: Artifact, done: DeviceMeasurement, profile: DeviceProfile | None,
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
-        from ..android_harness.device_power import choose_device_meter, energy_on_device
         from .expected_energy import expected_energy
-
-        name = profile.name if profile else None
 
         try:
             meter = choose_device_meter(
@@ -266,8 +267,12 @@ class _Device:
         except EdgeoptError as error:
             expected = expected_energy(artifact.path, profile, done)
             more = f" {expected}" if expected else ""
-            self.outcome.warnings.append(f"{self.target.name}: no energy figure: {error}{more}")
+            if self.device.power:  # asked for by name: as on the host, it isn't done without
+                self.outcome.failures.append(InputError(f"{error}{more}"))
+            else:
+                self.outcome.warnings.append(f"{self.target.name}: no energy figure: {error}{more}")
             return
+        name = profile.name if profile else None
         self.outcome.records += device_energy_records(energy, artifact, done, session, name)
 
     def _payload(self, runtime: str) -> Payload:

@@ -156,6 +156,38 @@ def test_a_failed_command_has_the_name_it_has_otherwise(
     assert json.loads(capsys.readouterr().out)["command"] == command
 
 
+@pytest.mark.usefixtures("by_command")
+def test_a_meter_asked_for_by_name_is_not_done_without(
+    phones: Phones, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on the host: a name that is wrong ends the command at once, a meter that can't be read ends it with 2."""
+    phone = phones()
+    used_by_command(monkeypatch, phone)
+    arguments = [
+        "bench",
+        str(model),
+        "--on",
+        f"adb:{phone.serial}",
+        "--no-store",
+        "--json",
+        "--num-runs",
+        "8",
+    ]
+    arguments += ["--processes", "1", "--max-time", "0.1"]
+    assert main([*arguments, "--power-meter", "rapl"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert (
+        "no device has a power meter 'rapl': known are odpm" in found["errors"][0]
+        and not found["measurements"]
+    )
+    assert main([*arguments, "--power-meter", "odpm"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert "has no power meter that can be used (odpm: " in found["errors"][0] and not found["ok"]
+    assert any(m["metric"] == "latency_ms" for m in found["measurements"])
+    assert main([*arguments, "--power"]) == 0
+    assert "no energy figure" in " ".join(json.loads(capsys.readouterr().out)["warnings"])
+
+
 @contextmanager
 def mute_server() -> Iterator[int]:
     """Something that takes connections and never answers, as an adb server that hangs does."""
