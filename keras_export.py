@@ -309,6 +309,7 @@ def _write(
 def _artifact(item: KerasFile, checks: Checks, gates: Gates, profile: DeviceProfile) -> dict[str, Any]:
     assert item.path is not None and item.checks is not None
     problems = artifact_failures(item, checks, gates)
+    foretold, overruns = predicted(item.path, profile)
     return {
         "file": item.file,
         "format": "tflite",
@@ -323,13 +324,14 @@ def _artifact(item: KerasFile, checks: Checks, gates: Gates, profile: DeviceProf
         "outputs": item.checks.io["outputs"],
         "contents": item.report,
         "parity": [parity.to_dict() for parity in item.checks.parity],
-        "predicted": predicted(item.path, profile),
+        "predicted": foretold,
         "changes": list(item.changes),
         "metric": item.checks.metric,
         "warnings": [
             *problems,
             *(f.sentence() for f in item.findings),
             *artifact_warnings(item, profile.budgets.size_mib),
+            *overruns,
         ],
         "convert_s": round(item.convert_s, 2),
     }

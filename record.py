@@ -16,7 +16,7 @@ from .converters.jobs import Produced
 from .cost_model import predict
 from .device_profiles import DeviceProfile
 from .errors import EdgeoptError
-from .estimating import estimate
+from .estimating import Overrun, estimate
 from .gates import Gates, artifact_failures, artifact_warnings
 from .models.kernels import program_kernels
 from .models.workload import workload
@@ -73,6 +73,7 @@ def _artifact(
 ) -> dict[str, Any]:
     assert item.path is not None and item.checks is not None
     model = item.wanted.model
+    foretold, overruns = predicted(item.path, profile)
     return {
         "file": item.wanted.file,
         "format": item.wanted.format,
@@ -88,25 +89,30 @@ def _artifact(
         "outputs": item.checks.io["outputs"],
         "contents": item.report,
         "parity": [parity.to_dict() for parity in item.checks.parity],
-        "predicted": predicted(item.path, profile),
+        "predicted": foretold,
         "changes": list(model.changes),
         "metric": item.checks.metric,
         "warnings": [
             *(f.sentence(with_format=False) for f in item.findings),
             *problems,
             *artifact_warnings(item, profile.budgets.size_mib),
+            *overruns,
         ],
         "convert_s": round(item.convert_s, 2),
     }
 
 
-def predicted(path: Path, profile: DeviceProfile) -> list[dict[str, Any]]:
-    """What the cost model expects of a file on its device, as the manifest keeps it; nothing where it can't say."""
+def predicted(path: Path, profile: DeviceProfile) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the cost model expects of a file on its device, as the manifest keeps it; nothing where it can't say.
+
+    Beside it a sentence for each budget of the profile (but for the size, which isn't foretold but known) that the
+    file is expected to exceed with any number of threads.
+    """
     try:
         items = estimate(path, profile=profile).items
     except EdgeoptError:
-        return []
-    return [
+        return [], []
+    entries = [
         {
             "threads": item.latency.num_threads,
             "latency_ms": item.latency.latency_ms,
@@ -117,6 +123,15 @@ def predicted(path: Path, profile: DeviceProfile) -> list[dict[str, Any]]:
         }
         for item in items
     ]
+    least: dict[str, list[Overrun]] = {}
+    for overrun in (each for item in items for each in item.overruns):
+        least.setdefault(overrun.what, []).append(overrun)
+    sentences = [
+        f"the predicted {min(found, key=lambda each: each.value).sentence}"
+        for what, found in least.items()
+        if what != "size" and len(found) == len(items)
+    ]
+    return entries, sentences
 
 
 def _optimization(plan: Plan) -> dict[str, Any] | None:

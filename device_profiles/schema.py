@@ -147,7 +147,7 @@ class Thermal(_Model):
 
 
 class Budgets(_Model):
-    """Defaults for the gates; each can be overridden on the command line."""
+    """What a model should keep to; a file that exceeds it is warned of."""
 
     latency_ms: Annotated[float, Field(strict=True, gt=0, le=1e7, allow_inf_nan=False)] | None = None
     size_mib: Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)] | None = None

@@ -30,6 +30,7 @@ from edgeopt.device_profiles import load_profile
 from edgeopt.device_profiles.schema import Budgets
 from edgeopt.errors import InputError
 from edgeopt.estimating import estimate
+from edgeopt.record import predicted
 from edgeopt.results.expected_energy import expected_energy
 
 
@@ -234,6 +235,21 @@ def test_what_is_over_budget_is_said(file: Path) -> None:
     assert len(item.over_budget) == 2 and "budget of 1 MiB" in item.over_budget[1]
     (item,) = estimate(file, profile="pixel7", num_threads=[1]).items
     assert item.over_budget == ()
+
+
+def test_an_export_says_which_budgets_no_number_of_threads_keeps(file: Path) -> None:
+    """The size is left out: of a file that was made it is known, and said from that."""
+    budgets = Budgets(latency_ms=1e-6, peak_memory_mib=1.0, size_mib=1e-6)
+    tight = load_profile("pixel7").model_copy(update={"budgets": budgets})
+    entries, sentences = predicted(file, tight)
+    latency, memory = sentences
+    assert re.fullmatch(r"the predicted latency of \S+ ms is over pixel7's budget of 1e-06 ms", latency)
+    assert memory.startswith("the predicted peak memory of ") and memory.endswith("budget of 1 MiB")
+    fastest = min(entry["latency_ms"] for entry in entries)
+    slowest = max(entry["latency_ms"] for entry in entries)
+    assert len(entries) > 1 and f"latency of {fastest:.3g} ms" in latency
+    between = Budgets(latency_ms=(fastest + slowest) / 2)
+    assert predicted(file, tight.model_copy(update={"budgets": between}))[1] == []
 
 
 def test_each_budget_has_one_line(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
