@@ -288,10 +288,12 @@ def test_a_broken_user_profile_is_listed_with_its_problem(user_folder: Path) -> 
     write(user_folder, "broken", "x = [")
     write(user_folder, "empty", "")
     write(user_folder, "odd", changed(("max_mhz = 2850", "max_mhz = inf")))
+    write(user_folder, "absurd", changed(("count = 2\nmax_mhz = 2850", "count = -2\nmax_mhz = 2850")))
     entries = {entry.name: entry for entry in list_profiles()}
     assert "not valid TOML" in (entries["broken"].problem or "")
     assert "validate" in (entries["empty"].problem or "")
     assert "validate" in (entries["odd"].problem or "")
+    assert "count is -2; allowed: a number, at least 1" in (entries["absurd"].problem or "")
     assert entries["pixel7"].problem is None
 
 
