@@ -7,10 +7,11 @@ wire.
 from __future__ import annotations
 
 import os
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class AdbTarget(RemoteTarget):
         self._base = base
         self.address = self.name = f"adb:{serial}"
         self._usable = False
+        self._links: set[AdbConnection] = set()  # those in use now
 
     def base_folder(self) -> str:
         return self._base
@@ -105,6 +107,7 @@ class AdbTarget(RemoteTarget):
                 except OSError:
                     part = b""
                 if not part:
+                    self._check()
                     self._usable = False
                     raise DeviceError(self._lost(), "lost")
                 data += part
@@ -159,6 +162,7 @@ class AdbTarget(RemoteTarget):
     def wait_back(self, timeout_s: float) -> bool:
         end = time.monotonic() + timeout_s
         while True:
+            self._check()
             try:
                 if ":" in self.serial:
                     self.server.reconnect(self.serial)
@@ -188,7 +192,7 @@ class AdbTarget(RemoteTarget):
     def _service(self, service: str, timeout_s: float) -> Iterator[AdbConnection]:
         """A connection to a service of the device."""
         try:
-            with self.server.connection(min(timeout_s, REPLY_S)) as link:
+            with self.server.connection(min(timeout_s, REPLY_S)) as link, self._in_use(link):
                 for command in (f"host:transport:{self.serial}", service):
                     data = command.encode(errors="surrogateescape")
                     if len(data) > 0xFFFF:
@@ -199,10 +203,25 @@ class AdbTarget(RemoteTarget):
                     link.check_okay()
                 yield link
         except DeviceError as error:
+            self._check()
             if error.kind == "lost":
                 self._usable = False
                 raise DeviceError(self._lost(), "lost") from error
             raise
+
+    @contextmanager
+    def _in_use(self, link: AdbConnection) -> Iterator[None]:
+        self._links.add(link)
+        try:
+            self._check()
+            yield
+        finally:
+            self._links.discard(link)
+
+    def _cut_short(self) -> None:
+        for link in list(self._links):
+            with suppress(OSError):
+                link.conn.shutdown(socket.SHUT_RDWR)
 
     def _lost(self) -> str:
         return f"the connection to {self.name} was lost: is the cable plugged in, is the device up?"

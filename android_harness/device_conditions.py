@@ -239,7 +239,7 @@ def wait_cool(
         waited = time.monotonic() - started
         if waited >= timeout_s:
             return f"{target.name} was still at {now:.0f} °C after {waited:.0f} s of cooling (goal {limit_c:g} °C)"
-        say(f"{target.name} cools down: {now:.1f} °C, goal {limit_c:g} °C")
+        say(f"cools down: {now:.1f} °C, goal {limit_c:g} °C")
         sleep(min(5.0, max(0.1, timeout_s - waited)))
 
 

@@ -225,10 +225,12 @@ class DeviceSession:
     def _clean_up(self) -> None:
         if not self.folder:
             return
+        self.target.resume()
         try:
             self._remove(self.folder)
         except KeyboardInterrupt:
             # Ctrl-C ends the run, not the tidying up behind it; a second one does.
+            self.target.resume()
             self._remove(self.folder)
             raise
 

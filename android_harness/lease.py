@@ -36,7 +36,7 @@ def lease(identity: str, name: str, *, wait_s: float, say: Callable[[str], None]
         identity: the device's own (serial number, machine id), the same over every wire to it.
         name: how the user names it.
         wait_s: how long to wait for another process that holds it.
-        say: told that it waits; who listens knows for which device.
+        say: told that it waits, again and again: who listens knows for which device, and may end it by raising.
 
     Raises:
         EdgeoptError: another process held it for longer, or the state folder can't be written.
@@ -50,7 +50,7 @@ def lease(identity: str, name: str, *, wait_s: float, say: Callable[[str], None]
             f"the folder {path.parent} can't be written ({error.strerror}): set EDGEOPT_STATE_DIR to one that can."
         ) from error
     with handle:
-        end, told = time.monotonic() + wait_s, False
+        end = time.monotonic() + wait_s
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,9 +63,7 @@ def lease(identity: str, name: str, *, wait_s: float, say: Callable[[str], None]
                         f"{name} is in use by {holder}; waited {wait_s:g} s: "
                         "run again later, or wait longer with --wait."
                     ) from None
-                if not told:
-                    say(f"in use by {holder}: waiting up to {wait_s:g} s")
-                    told = True
+                say(f"in use by {holder}: waiting up to {wait_s:g} s")
                 time.sleep(0.1)
         handle.truncate(0)
         handle.write(f"process {os.getpid()}")

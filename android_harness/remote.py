@@ -109,6 +109,26 @@ class RemoteTarget(ABC):
     name = "remote"
     grade = "measured"
     address = ""
+    _interrupted = False
+
+    def interrupt(self) -> None:
+        """From another thread: what waits for the device, now or later, ends with KeyboardInterrupt.
+
+        Ctrl-C reaches the main thread only; a thread that measures would wait for its device on, for minutes.
+        """
+        self._interrupted = True
+        self._cut_short()
+
+    def resume(self) -> None:
+        """Commands work again after :meth:`interrupt`: for tidying up."""
+        self._interrupted = False
+
+    def _cut_short(self) -> None:  # noqa: B027 - a transport that doesn't wait has nothing to end
+        """End what waits now; it then asks :meth:`_check`."""
+
+    def _check(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     @abstractmethod
     def transport(self, line: str, timeout_s: float, stdin: bytes = b"") -> tuple[int, bytes, bytes]:

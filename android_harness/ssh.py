@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,6 +78,7 @@ class SshTarget(RemoteTarget):
         self._keys = client_keys
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: asyncssh.SSHClientConnection | None = None
+        self._waiting: Future[Any] | None = None
         self._base: str | None = None
         self._known_as = (self.host, self.port or 22)
 
@@ -119,6 +121,7 @@ class SshTarget(RemoteTarget):
     def wait_back(self, timeout_s: float) -> bool:
         end = time.monotonic() + timeout_s
         while True:
+            self._check()
             try:
                 if self.script("echo back", timeout_s=10.0).stdout.strip() == "back":
                     return True
@@ -143,14 +146,26 @@ class SshTarget(RemoteTarget):
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=_serve, args=(self._loop,), daemon=True, name=self.name).start()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._waiting = future
         try:
+            self._check()
             return future.result(timeout_s)
+        except CancelledError:
+            self._check()
+            raise DeviceError(self._lost(), "lost") from None
         except FutureTimeout:
             future.cancel()
             raise DeviceError(f"{self.name} did not answer within {timeout_s:g} s.", "timeout") from None
         except BaseException:
             future.cancel()
             raise
+        finally:
+            self._waiting = None
+
+    def _cut_short(self) -> None:
+        future = self._waiting
+        if future is not None:
+            future.cancel()
 
     async def _run(self, line: str, timeout_s: float, stdin: bytes) -> tuple[int, bytes, bytes]:
         import asyncssh

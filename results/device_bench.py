@@ -129,6 +129,8 @@ def bench_on_devices(
                     future.result()
             except KeyboardInterrupt:
                 stop.set()
+                for target in targets:
+                    target.interrupt()
                 interrupted = True
     interrupted = interrupted or any(outcome.interrupted for outcome in outcomes)
     records = [record for outcome in outcomes for record in outcome.records]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import threading
 import time
@@ -99,6 +100,56 @@ def test_a_device_that_was_waited_for_is_not_waited_for_again(
     assert time.monotonic() - started < 10
     assert said[-1] == "lost: waiting up to 60 s for it to come back"
     assert "the next run on this device removes it" in session.warnings[0]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_ctrl_c_reaches_the_threads_of_several_devices(
+    phones: Phones, model: Path, tmp_path: Path, lost: bool
+) -> None:
+    """It is raised in the main thread only; each device's own waited on for its runner, or for the device."""
+    running, other = phones("RUNNING"), phones("OTHER")
+    for phone in (running, other):
+        phone.daemon.faults.match, phone.daemon.faults.hang_shell = "./fake_runner", 1
+    if lost:
+        other.daemon.faults.drop_shell, other.daemon.faults.stay_away_s = 1, 1e9
+    pressed: list[float] = []
+
+    def press() -> None:
+        while not all(
+            any("./fake_runner" in line for line in p.daemon.faults.seen) for p in (running, other)
+        ):
+            time.sleep(0.02)
+        time.sleep(1.0)
+        pressed.append(time.monotonic())
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        bench(
+            [running, other],
+            [Artifact(model, model.name, "tflite")],
+            tmp_path,
+            timeout_s=50.0,
+            recover_s=50.0,
+        )
+    assert time.monotonic() - pressed[0] < 10
+    assert_clean(running)
+    if not lost:
+        assert_clean(other)
+
+
+def test_what_waits_for_a_board_can_be_ended_by_another_thread(ssh_server: OpenSshServer) -> None:
+    target = board(ssh_server)
+    threading.Timer(0.5, target.interrupt).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        target.execute(["sleep", "30"], timeout_s=40)
+    with pytest.raises(KeyboardInterrupt):  # until what is to be tidied up can be
+        target.execute(["echo"], timeout_s=40)
+    target.resume()
+    assert target.execute(["echo", "5"], timeout_s=20).stdout == "5\n"
+    assert time.monotonic() - started < 10
+    target.close()
 
 
 def test_one_failure_of_a_device_is_said_once(phones: Phones, tmp_path: Path) -> None:
