@@ -18,7 +18,7 @@ from torch.nn import functional
 from .attention_forms import plain_attention, product_of_batches
 from .depthwise_forms import depthwise_by_rows
 from .index_forms import embedding_bag, one_hot
-from .padding_forms import padding_in_numbers
+from .padding_forms import padding_in_numbers, without_padding
 from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
 
@@ -347,6 +347,7 @@ _VOLUME = _Rule(
     cuts_weights=True,
 )
 _PADDING = _Rule(padding_in_numbers, None, sizes_known=False)
+_NO_PADDING = _Rule(without_padding, None, sizes_known=False)
 _AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with a constant grid")
 
 _NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensors of full rank")
@@ -383,6 +384,8 @@ _RULES: dict[Any, _Rule] = {
     ),
     _ATEN.index_put.default: _MASK,
     _ATEN.index_put_.default: _MASK,
+    _ATEN.pad.default: _NO_PADDING,
+    _ATEN.constant_pad_nd.default: _NO_PADDING,
     _ATEN.adaptive_max_pool1d.default: _BINS,
     _ATEN.adaptive_max_pool2d.default: _BINS,
     **dict.fromkeys((_ATEN.conv1d.padding, _ATEN.conv2d.padding, _ATEN.conv3d.padding), _PADDING),

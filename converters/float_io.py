@@ -8,6 +8,7 @@ kernel. They are put back here, as QUANTIZE and DEQUANTIZE operators that XNNPAC
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from .tflite_file import opcode_index, operator_code, read_model, write_model
 def use_float_io(path: Path) -> None:
     """Rewrite the file in place so that each int8 input and output becomes float32.
 
-    So do int8 activations that XNNPACK computes in float32 only: LiteRT's own kernels took 69% of a
+    So do int8 activations that no kernel gives with the scales they have here, and those that XNNPACK computes in
+    float32 only: LiteRT's own kernels took 69% of a
     MobileNetV3-Large's time, on one thread, and each of them ended a part that is delegated.
     """
     from ai_edge_litert import schema_py_generated as schema
@@ -64,10 +66,10 @@ class _Border:
     def float_activation(self, operator: Any) -> list[Any]:
         """The operator itself, or where it is such an activation the three that stand for it."""
         kinds = self._schema.BuiltinOperator
-        if operator_code(self._model, operator) not in (kinds.HARD_SWISH, kinds.GELU):
-            return [operator]
         source, destination = operator.inputs[0], operator.outputs[0]
-        if not (self._is_quantized(source) and self._is_quantized(destination)):
+        if not (self._is_quantized(source) and self._is_quantized(destination)) or not self._wants_float(
+            operator
+        ):
             return [operator]
         operator.inputs, operator.outputs = [self._float_twin(source)], [self._float_twin(destination)]
         return [
@@ -75,6 +77,19 @@ class _Border:
             operator,
             self._operator(kinds.QUANTIZE, operator.outputs[0], destination),
         ]
+
+    def _wants_float(self, operator: Any) -> bool:
+        """Whether XNNPACK has no int8 kernel of it, or LiteRT none that gives a result of this scale."""
+        kinds = self._schema.BuiltinOperator
+        code = operator_code(self._model, operator)
+        if code in (kinds.HARD_SWISH, kinds.GELU):
+            return True
+        fixed = {kinds.LOGISTIC: (1 / 256, -128), kinds.SOFTMAX: (1 / 256, -128), kinds.TANH: (1 / 128, 0)}
+        if code not in fixed:
+            return False
+        given = self._graph.tensors[operator.outputs[0]].quantization
+        scale, zero_point = fixed[code]
+        return not math.isclose(given.scale[0], scale, rel_tol=1e-3) or given.zeroPoint[0] != zero_point
 
     def _is_quantized(self, index: int) -> bool:
         tensor = self._graph.tensors[index]

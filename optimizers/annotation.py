@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..models.depthwise import is_large_depthwise, rows_of_parts
+from ..models.nodes import argument_of
 from ..models.workload import node_shape
 from .observers import ObserverName, activation_observer
 
@@ -32,7 +33,8 @@ _MOVING = (
     _ATEN._unsafe_view.default, _ATEN.unsqueeze.default, _ATEN.squeeze.dim, _ATEN.expand.default,
     _ATEN.contiguous.default, _ATEN.clone.default, _ATEN.flatten.using_ints, _ATEN.slice.Tensor,
 )  # fmt: skip
-# Scale and zero point that LiteRT's own kernels want of these operators' int8 results, and refuse to run without.
+# Scale and zero point that LiteRT's own kernels want of these operators' int8 results, and refuse to run without;
+# with others the .tflite's operator computes in float32.
 _FIXED = {
     _ATEN.sigmoid.default: (1 / 256, -128), _ATEN.sigmoid_.default: (1 / 256, -128),
     _ATEN.softmax.int: (1 / 256, -128), _ATEN._softmax.default: (1 / 256, -128),
@@ -135,6 +137,8 @@ def _quantizer_class() -> Any:
             _ranges_known_beforehand(model, Q_ANNOTATION_KEY)
             model.meta[_LAYERS_KEY] = _recorded(model, Q_ANNOTATION_KEY)
             propagate_annotation(model)
+            while _one_range_for_zeros_around(model, Q_ANNOTATION_KEY):
+                propagate_annotation(model)
             return model
 
     return EdgeQuantizer
@@ -174,6 +178,31 @@ def _no_padded_input_at_run_time(model: torch.fx.GraphModule, key: str) -> None:
         spec = annotation.input_qspec_map.get(node.args[0])
         if spec is not None and spec.is_dynamic:
             del node.meta[key]
+
+
+def _one_range_for_zeros_around(model: torch.fx.GraphModule, key: str) -> int:
+    """Give what is padded with zeros the range of what it was; the number of paddings that were given one.
+
+    XNNPACK pads int8 by a kernel that keeps the scale, and doesn't load a file in which a concatenation, say, wants
+    another one.
+    """
+    from torchao.quantization.pt2e.quantizer import SharedQuantizationSpec
+
+    found = 0
+    for pad in model.graph.nodes:
+        if pad.target not in _PADS or pad.meta.get(key) is not None:
+            continue
+        annotation = pad.args[0].meta.get(key)
+        spec: Any = getattr(annotation, "output_qspec", None)
+        zeros = argument_of(pad, "mode", "constant") == "constant" and not argument_of(pad, "value", None)
+        if spec is None or getattr(spec, "is_dynamic", False) or not zeros:
+            continue
+        shared = SharedQuantizationSpec(pad.args[0])
+        pad.meta[key] = type(annotation)(
+            input_qspec_map={pad.args[0]: shared}, output_qspec=shared, _annotated=True
+        )
+        found += 1
+    return found
 
 
 def _no_large_depthwise(model: torch.fx.GraphModule, key: str) -> None:
@@ -250,7 +279,11 @@ def _static_annotation(node: torch.fx.Node, key: str) -> Any:
 
 
 def _ranges_known_beforehand(model: torch.fx.GraphModule, key: str) -> None:
-    """Quantise what comes out of a sigmoid, softmax or tanh by the range it can have, where it is quantised at all."""
+    """Quantise what comes out of a sigmoid, softmax or tanh by the range it can have, where it is quantised at all.
+
+    A concatenation quantises it by its own range, at once: LiteRT's converter loses the second of two quantisations,
+    and refuses the graph (the boxes and scores of a detector).
+    """
     from torchao.quantization.pt2e.quantizer import FixedQParamsQuantizationSpec
 
     for node in model.graph.nodes:
@@ -264,11 +297,12 @@ def _ranges_known_beforehand(model: torch.fx.GraphModule, key: str) -> None:
         fixed = FixedQParamsQuantizationSpec(
             torch.int8, scale, zero_point, quant_min=-128, quant_max=127, qscheme=torch.per_tensor_affine
         )
-        for annotation, _ in specs:
-            if annotation.output_qspec is None or not hasattr(annotation.output_qspec, "edge_or_node"):
-                # What shares its range (a concatenation) is given the values once more, by its own.
+        shares = [hasattr(annotation.output_qspec, "edge_or_node") for annotation, _ in specs]
+        for (annotation, _), shared in zip(specs, shares, strict=True):
+            if not shared:
                 annotation.input_qspec_map[node] = fixed
-        node.meta[key] = type(specs[0][0])(output_qspec=fixed, _annotated=True)
+        if not any(shares):
+            node.meta[key] = type(specs[0][0])(output_qspec=fixed, _annotated=True)
 
 
 def _recorded(model: torch.fx.GraphModule, key: str) -> tuple[QuantizedLayer, ...]:

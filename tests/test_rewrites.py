@@ -112,6 +112,13 @@ def test_adaptive_maxima_along_one_axis(bins: int) -> None:
     _assert_equal(before, program)
 
 
+def test_padding_by_nothing_is_nothing() -> None:
+    before = _capture(Function(lambda x: F.pad(F.pad(x * 2, (0, 0)), (1, 0)).relu()), torch.randn(2, 3))
+    program = rewrite_capture(before).program
+    assert [str(node.target) for node in program.graph.nodes].count("aten.pad.default") == 1
+    _assert_equal(before, program)
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize(
     "layer",
