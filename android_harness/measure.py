@@ -9,6 +9,7 @@ measurement says so).
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -138,25 +139,37 @@ def check_options(options: MeasureOptions) -> None:
     Raises:
         InputError: naming the option.
     """
-    if options.num_threads < 1:
-        raise InputError(f"--num-threads must be at least 1, not {options.num_threads}.")
+    check_protocol(options)
     available = os.sched_getaffinity(0)
     wrong = [cpu for cpu in options.cpu_affinity if cpu not in available]
     if wrong:
         raise InputError(
             f"--cpu-affinity names CPU {wrong[0]}, but this process may use {_ranges(available)} only."
         )
-    if options.processes < 1:
-        raise InputError(f"--processes must be at least 1, not {options.processes}.")
-    if options.num_runs is not None and options.num_runs < 1:
-        raise InputError(f"--num-runs must be at least 1, not {options.num_runs}.")
-    if options.rate_hz is not None and options.rate_hz <= 0:
-        raise InputError(f"--rate must be positive, not {options.rate_hz:g}.")
-    for name, seconds in (("--max-time", options.max_time_s), ("--duration", options.duration_s)):
-        if seconds is not None and seconds <= 0:
-            raise InputError(f"{name} must be positive, not {seconds:g}.")
     if options.inputs is not None and not options.inputs.is_file():
         raise InputError(f"{options.inputs} does not exist: give an .npz file with the inputs.")
+
+
+def check_protocol(options: MeasureOptions) -> None:
+    """Refuse options that can't be meant, wherever it is measured.
+
+    Raises:
+        InputError: naming the option.
+    """
+    least = (
+        ("--num-threads", options.num_threads, 1),
+        ("--processes", options.processes, 1),
+        ("--num-runs", options.num_runs, 1),
+        ("--warmup-runs", options.warmup_runs, 0),
+    )
+    for name, number, lowest in least:
+        if number is not None and number < lowest:
+            raise InputError(f"{name} must be at least {lowest}, not {number}.")
+    positive = {"--rate": options.rate_hz, "--max-time": options.max_time_s, "--duration": options.duration_s}
+    for name, value in positive.items():
+        # Of NaN, no comparison is true: a limit that never comes.
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise InputError(f"{name} must be positive, not {value:g}.")
 
 
 def job_of(path: Path, runtime: str, options: MeasureOptions, mode: str) -> dict[str, Any]:

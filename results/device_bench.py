@@ -22,7 +22,7 @@ from ..android_harness.device_op_profile import profile_ops_on_device
 from ..android_harness.device_power import check_meter_name, choose_device_meter, energy_on_device
 from ..android_harness.device_session import DeviceSession, no_word
 from ..android_harness.discovery import matching_profiles, mismatch
-from ..android_harness.measure import MeasureOptions
+from ..android_harness.measure import MeasureOptions, check_protocol
 from ..android_harness.payload import Payload, own_payload, user_payload
 from ..android_harness.remote import DeviceError, RemoteTarget, last_line
 from ..device_profiles import DeviceProfile
@@ -109,6 +109,10 @@ def bench_on_devices(
     for artifact in artifacts:
         if artifact.format not in RUNTIME_OF_FORMAT:
             raise InputError(f"{artifact.name} can't be run on a device: .pte and .tflite files can.")
+    for count in threads:
+        check_protocol(replace(options, num_threads=count))
+    if not 0 <= device.wait_s < float("inf"):  # NaN would wait for ever
+        raise InputError(f"--wait must be 0 or more seconds, not {device.wait_s:g}.")
     if device.power:
         check_meter_name(device.power)
     stop = threading.Event()

@@ -177,6 +177,30 @@ def test_nothing_attached_is_no_wrong_usage(
     assert "adb:NOPE is not attached (attached: none)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--processes", "0", "--processes must be at least 1, not 0."),
+        ("--num-runs", "0", "--num-runs must be at least 1, not 0."),
+        ("--warmup-runs", "-1", "--warmup-runs must be at least 0, not -1."),
+        ("--num-threads", "1,0", "--num-threads must be at least 1, not 0."),
+        ("--max-time", "nan", "--max-time must be positive, not nan."),
+        ("--wait", "nan", "--wait must be 0 or more seconds, not nan."),
+        ("--wait", "-5", "--wait must be 0 or more seconds, not -5."),
+    ],
+)
+@pytest.mark.usefixtures("by_command")
+def test_numbers_that_cannot_be_meant_are_refused_before_anything_is_pushed(
+    phones: Phones, model: Path, option: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    phone = phones()
+    used_by_command(monkeypatch, phone)
+    assert main(["bench", str(model), "--on", f"adb:{phone.serial}", "--no-store", option, value]) == 2
+    assert words in capsys.readouterr().err
+    assert not any("mkdir" in line for line in phone.daemon.faults.seen)
+
+
 def test_profiles_new_names_its_own_option(phones: Phones, capsys: pytest.CaptureFixture[str]) -> None:
     phones("ONE"), phones("TWO")
     for source, words in (
