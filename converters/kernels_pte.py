@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,19 @@ def read_pte_work(path: Path) -> tuple[list[Kernel], MemoryFacts]:
             found += _plan_kernel(tables.plan, arguments)
         elif instruction["instr_args_type"] == "DelegateCall":
             found += _delegate_kernels(tables.delegates[arguments["delegate_index"]])
-    return found, _memory(tables, len(data))
+    return _numbered(found), _memory(tables, len(data))
+
+
+def _numbered(kernels: list[Kernel]) -> list[Kernel]:
+    """``kernels`` with the names of their operators counted through the file: a delegate counts its own from one, and
+    the plan has one entry for all calls of an operator."""
+    counts: Counter[str] = Counter()
+    named = []
+    for kernel in kernels:
+        op, dot, part = kernel.name.partition(".")
+        counts[op] += not dot
+        named.append(replace(kernel, name=f"{op}_{counts[op]}{dot}{part}"))
+    return named
 
 
 def _memory(tables: PteTables, file_bytes: int) -> MemoryFacts:
@@ -118,7 +131,7 @@ def _node_kernel(node: dict[str, Any], delegate: Delegate) -> Kernel | None:
     inputs = [fields[key] for key in sorted(fields) if key.startswith("input") and key.endswith("_id")]
     known = [delegate.values[i] for i in inputs if i in delegate.values]
     out = _shape(delegate.values[fields["output_id"]]) if "output_id" in fields else Shape(1, 1)
-    name, who = f"{op}_{node['debug_handle']}", delegate.name
+    name, who = op, delegate.name
     if op in _FREE_NODES:
         return None
     if op in _CONVOLUTIONS:
@@ -206,9 +219,8 @@ def _plan_kernel(plan: dict[str, Any], arguments: dict[str, Any]) -> list[Kernel
     inputs = unique[:-outs]
     reads = [_plain(tensor) for tensor in inputs if not tensor.get("data_buffer_idx")]
     constants = [_plain(tensor) for tensor in inputs if tensor.get("data_buffer_idx")]
-    name = f"{op}_{arguments['op_index']}"
-    found = _plan_product(plan, name, op, values, inputs, out)
-    return [replace(found or _plan_simple(plan, name, op, values, reads, constants, out), op=op)]
+    found = _plan_product(plan, op, op, values, inputs, out)
+    return [replace(found or _plan_simple(plan, op, op, values, reads, constants, out), op=op)]
 
 
 def _plan_simple(

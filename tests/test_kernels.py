@@ -148,6 +148,13 @@ def test_both_formats_hold_the_same_work(kernel_files: Path, model: str) -> None
 
 
 @pytest.mark.slow
+def test_every_kernel_of_a_pte_has_a_name_of_its_own(kernel_files: Path) -> None:
+    """A file of several delegates, and of several calls of one operator, named kernels alike."""
+    for path in sorted(kernel_files.glob("*.pte")):
+        names = [kernel.name for kernel in file_kernels(path)]
+        assert len(set(names)) == len(names), path.name
+
+
 def test_precision_follows_what_is_computed_not_what_is_stored(kernel_files: Path) -> None:
     def precisions(file: str) -> Counter[str]:
         return Counter(kernel.precision for kernel in file_kernels(kernel_files / file) if kernel.macs)
