@@ -25,6 +25,7 @@ _ATEN = torch.ops.aten
 _CLAMPS = (_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu6.default, _ATEN.relu6_.default)
 _FUSING = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.linear.default)
 _WITH_BIAS = (*_FUSING, _ATEN.conv3d.default, _ATEN.conv_transpose2d.input)
+_CONVOLUTIONS = tuple(each for each in _WITH_BIAS if each is not _ATEN.linear.default)
 _PADS = (_ATEN.pad.default, _ATEN.constant_pad_nd.default)
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default)
 # Operators that move values without changing them.
@@ -120,6 +121,7 @@ def _quantizer_class() -> Any:
 
         def transform_for_annotation(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             transformed: torch.fx.GraphModule = super().transform_for_annotation(model)
+            _a_weight_for_each_call(transformed)
             _a_bias_for_each_call(transformed)
             return transformed
 
@@ -142,6 +144,22 @@ def _quantizer_class() -> Any:
             return model
 
     return EdgeQuantizer
+
+
+def _a_weight_for_each_call(model: torch.fx.GraphModule) -> None:
+    """Let each call of a convolution read its weight by a node of its own; the weight stays one.
+
+    XNNPACK's quantizer marks what it has quantised, and leaves a second call with a marked weight in float: half of a
+    model that compares two images.
+    """
+    for node in list(model.graph.nodes):
+        weight = node.args[1] if node.target in _CONVOLUTIONS else None
+        if isinstance(weight, torch.fx.Node) and weight.op == "get_attr" and len(weight.users) > 1:
+            with model.graph.inserting_before(node):
+                read = model.graph.get_attr(str(weight.target))
+            read.meta = dict(weight.meta)
+            node.update_arg(1, read)
+    model.recompile()
 
 
 def _a_bias_for_each_call(model: torch.fx.GraphModule) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import edgeopt
+from edgeopt.converters.kernels import file_kernels
 
 
 class _Joined(nn.Module):
@@ -45,3 +46,31 @@ def test_what_is_joined_is_loaded_by_both_runtimes(tmp_path: Path) -> None:
     for pte, tflite in zip(*(artifact.parity for artifact in bundle.artifacts), strict=True):
         assert min(pte["snr_db"], tflite["snr_db"]) > 30
         assert pte["snr_db"] == pytest.approx(tflite["snr_db"], abs=2)
+
+
+class _Twins(nn.Module):
+    """Compares two images by one encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        first, second = (self.leave(torch.relu(self.enter(image))).mean((2, 3)) for image in (a, b))
+        return first - second
+
+
+@pytest.mark.slow
+def test_every_call_of_a_shared_convolution_is_quantised(tmp_path: Path) -> None:
+    """XNNPACK's quantizer left the second call in float."""
+    torch.manual_seed(0)
+    example = (torch.randn(1, 3, 16, 16), torch.randn(1, 3, 16, 16) * 3)
+    bundle = edgeopt.export(
+        _Twins().eval(), profile="pixel7", precision="int8-static", example_inputs=example,
+        calibration=[example], output=tmp_path / "b",
+    )  # fmt: skip
+    assert len(bundle.artifacts) == 2
+    for artifact in bundle.artifacts:
+        kernels = [kernel for kernel in file_kernels(tmp_path / "b" / artifact.file) if kernel.macs]
+        assert [kernel.precision for kernel in kernels] == ["int8"] * 4, artifact.file
+        assert artifact.parity[0]["snr_db"] > 25
