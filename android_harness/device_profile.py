@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,14 +170,37 @@ def write_profile(text: str, path: Path, *, force: bool) -> None:
         InputError: the file exists and ``force`` is not set.
         EdgeoptError: it can't be written.
     """
-    if path.exists() and not force:
-        raise InputError(f"{path} exists: choose another name, or say --force to replace it.")
     temporary = path.with_name(f".{path.name}.part")
     try:
+        if path.exists() and not force:
+            raise InputError(f"{path} exists: choose another name, or say --force to replace it.")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: name the file to write.")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text)
         temporary.replace(path)
     except OSError as error:
         raise EdgeoptError(f"{path} can't be written: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where it couldn't be made it can't be removed
+            temporary.unlink()
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file that can't be written, before minutes are spent on what is to stand in it.
+
+    Raises:
+        InputError: it is a folder.
+        EdgeoptError: it can't be written.
+    """
+    probe = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: name the file to write.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    except OSError as error:
+        raise EdgeoptError(f"{path} can't be written: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()

@@ -56,6 +56,7 @@ def calibrate(
     The first time, the suite is exported (minutes; kept in the cache). Interrupted, it goes on where it was.
     """  # fmt: skip
     reporter = Reporter("profiles calibrate", as_json=as_json, quiet=quiet, verbose=verbose)
+    from ..android_harness.device_profile import check_place
     from ..calibration.run import QUICK
     from ..calibration.run import calibrate as run
     from ..device_profiles import load_profile
@@ -65,6 +66,7 @@ def calibrate(
     target = _target(on, accept_host_key)
     path = output or user_folder() / f"{profile.name.removesuffix('_calibrated')}_calibrated.toml"
     try:
+        check_place(path)
         with reporter.progress() as say:
             done = run(
                 name,

@@ -20,6 +20,7 @@ from test_ssh import board
 
 from edgeopt.android_harness.adb_server import AdbServer
 from edgeopt.android_harness.device_facts import DeviceFacts
+from edgeopt.android_harness.device_profile import write_profile
 from edgeopt.android_harness.device_session import DeviceSession
 from edgeopt.android_harness.discovery import mismatch
 from edgeopt.android_harness.remote import DeviceError
@@ -261,6 +262,31 @@ def test_a_meter_asked_for_by_name_is_not_done_without(
     assert any(m["metric"] == "latency_ms" for m in found["measurements"])
     assert main([*arguments, "--power"]) == 0
     assert "no energy figure" in " ".join(json.loads(capsys.readouterr().out)["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "words"),
+    [
+        ("file/x.toml", 1, "x.toml can't be written"),
+        ("folder", 2, "folder is a folder: name the file to write"),
+    ],
+)
+def test_a_profile_that_cannot_be_written_is_refused_before_it_is_measured(
+    tmp_path: Path, output: str, code: int, words: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def measured(*everything: object, **options: object) -> None:
+        raise AssertionError("it was measured first")
+
+    monkeypatch.setattr("edgeopt.calibration.run.calibrate", measured)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    place = tmp_path / output
+    assert main(["profiles", "calibrate", "host", "--output", str(place), "--force"]) == code
+    assert words in capsys.readouterr().err
+    with pytest.raises(EdgeoptError, match=words):
+        write_profile("", place, force=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
 
 
 @contextmanager
