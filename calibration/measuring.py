@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,10 @@ class Journal:
             with path.open() as stream:
                 same = json.loads(stream.readline()) == what
             if same and time.time() - path.stat().st_mtime < _FRESH_S:
-                return cls.read(path)
+                journal = cls.read(path)
+                with path.open("a") as stream:
+                    stream.write("\n")  # Behind a line that was torn.
+                return journal
         except (OSError, ValueError):
             pass
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +78,9 @@ class Journal:
         """Whatever the file holds, however old."""
         journal = cls(path)
         for line in path.read_text().splitlines()[1:]:
-            journal._take(json.loads(line))
+            # A line may be torn by a kill in the middle of writing it: that time is taken again.
+            with suppress(ValueError):
+                journal._take(json.loads(line))
         return journal
 
     def add(self, key: str, threads: int, turn: int, ms: float | None) -> None:
@@ -221,11 +227,13 @@ def measure_on(
         result, warnings = bench_on_devices(
             [target], find_artifacts([file.path]), options, device, threads=counts
         )
-        timed = {r.threads: r for r in result.run.records if r.metric == "latency_ms"}
-        if not timed and not result.failures:
+        timed = {r.threads: r for r in result.run.records if r.metric == "latency_ms" and not r.partial}
+        if not timed and not result.failures and not result.interrupted:
             raise EdgeoptError(f"nothing can be calibrated on {target.name}: {'; '.join(warnings)}.")
         for count in counts:
-            journal.add(file.key, count, 0, timed[count].value if count in timed else None)
+            # What was interrupted didn't fail: the next call takes it.
+            if count in timed or not result.interrupted:
+                journal.add(file.key, count, 0, timed[count].value if count in timed else None)
         journal.add_problems(p for r in timed.values() for p in r.conditions.get("problems", ()))
         if result.interrupted:
             raise KeyboardInterrupt

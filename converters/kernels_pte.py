@@ -12,12 +12,15 @@ from ..cost_model import Kernel
 from ..cost_model.kernels import Precision
 from ..cost_model.memory import MemoryFacts, peak_bytes
 from ..cost_model.shapes import Filter, Shape, convolution, linear, mean, pooling, product, simple
+from .kernels_fused import Step, clamped, with_tables
 from .pte_tables import SCALAR_TYPES, XNN_TYPES, Delegate, PteTables, read_pte
 
 # No work: XNNPACK computes these in place, ExecuTorch's memory plan makes views of them.
 _FREE_NODES = ("StaticReshape", "Copy")
 _LAYOUT_NODES = ("StaticTranspose", "StaticConstantPad", "StaticSlice", "StaticResizeBilinear2D")
 _CONVOLUTIONS = ("Conv2d", "DepthwiseConv2d", "ConvTranspose2d")
+_PADDED = (["Conv2d"], ["DepthwiseConv2d"])
+_FOUND_AS_IT_RUNS = ("xnn_datatype_qdint8", "xnn_datatype_qpint8", "xnn_datatype_qduint8")
 _FREE_OPS = (
     "view_copy",
     "et_view",
@@ -107,17 +110,66 @@ def _workspace(delegate: Delegate) -> int:
 def _delegate_kernels(delegate: Delegate) -> list[Kernel]:
     if delegate.name != "XNNPACK":
         return [Kernel(f"{delegate.name} partition", "other", "fp32", delegate=delegate.name)]
-    found: list[Kernel] = []
-    for node in delegate.nodes:
-        kernel = _node_kernel(node, delegate)
+    folded = _folded(delegate)
+    found: list[Step] = []
+    for index, node in enumerate(delegate.nodes):
+        kernel = None if index in folded else _node_kernel(node, delegate)
         if kernel is None:
             continue
-        found.append(replace(kernel, op=_op_of(node).lower()))
-        if kernel.kind == "elementwise" and node.get("output_min_max") and found[-1].op != "clamp":
-            # XNNPACK clamps a sum or a product in a kernel of its own.
-            clamp = replace(kernel, name=f"{kernel.name}.clamp", bytes_in=kernel.bytes_out, bytes_weights=0)
-            found.append(replace(clamp, op="clamp"))
-    return found
+        reads, writes = _reads(node, delegate), _writes(node, delegate)
+        computed = tuple(i for i in reads if not delegate.values[i]["constant_buffer_idx"])
+        step = Step(
+            replace(kernel, op=_op_of(node).lower()), computed, writes, constants=len(computed) < len(reads)
+        )
+        bounded = kernel.kind == "elementwise" and node.get("output_min_max") and step.kernel.op != "clamp"
+        found += clamped(step) if bounded else [step]
+    ends = {index for index, value in delegate.values.items() if value["flags"]}
+    return [step.kernel for step in with_tables(found, ends)]
+
+
+def _folded(delegate: Delegate) -> set[int]:
+    """Nodes that XNNPACK folds into what reads them: paddings of convolutions, conversions of products' inputs."""
+    readers: dict[int, list[dict[str, Any]]] = {}
+    for node in delegate.nodes:
+        for index in _reads(node, delegate):
+            readers.setdefault(index, []).append(node)
+    return {
+        place
+        for place, node in enumerate(delegate.nodes)
+        if _is_folded(node, readers.get(node["xnode_union"].get("output_id", -1), []), delegate)
+    }
+
+
+def _is_folded(node: dict[str, Any], readers: list[dict[str, Any]], delegate: Delegate) -> bool:
+    op, fields = _op_of(node), node["xnode_union"]
+    if op == "StaticConstantPad" and [_op_of(each) for each in readers] in _PADDED:
+        sides = (*fields["pre_paddings"], *fields["post_paddings"])
+        # Height and width alone: of four axes the first and the last stay as they are.
+        return (
+            len(sides) == 8 and not any(sides[0::4]) and not any(sides[3::4]) and fields["padding_value"] == 0
+        )
+    if op == "Convert" and delegate.values[fields["output_id"]]["datatype"] in _FOUND_AS_IT_RUNS:
+        return all(_is_product(each) for each in readers)
+    return False
+
+
+def _is_product(node: dict[str, Any]) -> bool:
+    fields = node["xnode_union"]
+    sides = ("kernel_height", "kernel_width", "subsampling_height", "subsampling_width", "groups")
+    return _op_of(node) == "FullyConnected" or (
+        _op_of(node) == "Conv2d" and all(fields[side] == 1 for side in sides)
+    )
+
+
+def _reads(node: dict[str, Any], delegate: Delegate) -> tuple[int, ...]:
+    """The values that a node reads; what it doesn't use has a number that no value has."""
+    ids = {key: value for key, value in node["xnode_union"].items() if key.endswith("_id")}
+    return tuple(i for key, i in sorted(ids.items()) if not key.startswith("output") and i in delegate.values)
+
+
+def _writes(node: dict[str, Any], delegate: Delegate) -> tuple[int, ...]:
+    ids = {key: value for key, value in node["xnode_union"].items() if key.endswith("_id")}
+    return tuple(i for key, i in sorted(ids.items()) if key.startswith("output") and i in delegate.values)
 
 
 def _op_of(node: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from ..cost_model import Kernel
 from ..cost_model.kernels import Precision
 from ..cost_model.memory import MemoryFacts, peak_bytes
 from ..cost_model.shapes import Filter, Shape, convolution, linear, mean, pooling, product, simple
+from .kernels_fused import Step, clamped, with_tables
 from .tflite_file import read_model
 
 _XNNPACK = "XNNPACK"
@@ -68,25 +69,19 @@ def read_tflite(path: Path) -> tuple[list[Kernel], MemoryFacts]:
     data = path.read_bytes()
     model = read_model(data)
     graph = _Graph(model, Names(schema, model))
-    found: list[Kernel] = []
+    found: list[Step] = []
     for operator in graph.operators:
         kernel = _kernel(graph, operator)
         if kernel is not None:
             kernel = replace(kernel, op=graph.op(operator).lower())
-            found.append(kernel)
-            clamped = getattr(operator.builtinOptions, "fusedActivationFunction", None)
-            if kernel.kind == "elementwise" and clamped:
-                # XNNPACK clamps a sum or a product in a kernel of its own.
-                found.append(
-                    replace(
-                        kernel,
-                        name=f"{kernel.name}.clamp",
-                        op="clamp",
-                        bytes_in=kernel.bytes_out,
-                        bytes_weights=0,
-                    )
-                )
-    return found, _memory(graph, len(data))
+            computed = tuple(int(i) for i in operator.inputs if i >= 0 and not graph.is_constant(int(i)))
+            stored = [int(i) for i in operator.inputs if i >= 0 and graph.is_constant(int(i))]
+            writes = tuple(int(i) for i in operator.outputs)
+            step = Step(kernel, computed, writes, any(graph.shape(i).elements > 1 for i in stored))
+            bounds = getattr(operator.builtinOptions, "fusedActivationFunction", None)
+            found += clamped(step) if kernel.kind == "elementwise" and bounds else [step]
+    kernels = [step.kernel for step in with_tables(found, graph.outputs)]
+    return kernels, _memory(graph, len(data))
 
 
 def _memory(graph: _Graph, file_bytes: int) -> MemoryFacts:

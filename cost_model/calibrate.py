@@ -17,9 +17,10 @@ import numpy as np
 from ..errors import InputError
 from .analytic import GROUP_OF_CLASS, GROUPS, place_of
 from .constants import Constants, library_of, load_constants
-from .corrections import arithmetic_of, bounded, covariance, likeness, shape_of, slope, traits_of
+from .corrections import bounded, covariance, likeness, settings_of, shape_of, slope, traits_of
 from .kernels import Kernel, check_kernels
 from .machine import machine_of
+from .pauses import PAUSE_MS, Pauses
 from .predict import kernel_terms
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _PRIORS = {"compute": 1.5, "memory": 0.7, "dram": 0.7, "overhead": 1.5, "int8": 
     f"group_{name}": 0.4 for name in GROUPS
 }
 _CALL_MS, _CALL_PRIOR = 0.01, 1.0
+_PAUSE_PRIOR = 0.5
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,10 @@ def fit_device(
     parts, factors, calls = _fit_machine(uncalibrated, machine, constants)
     process = _Process.fit(parts, factors, calls)
     settings, anchors = process.table()
-    before = parts.measured - np.log(uncalibrated.sums(uncalibrated.totals({})))
+    totals = uncalibrated.totals({})
+    before = parts.measured - np.log(uncalibrated.sums(totals) + uncalibrated.waking(totals))
     return Fit(
-        factors={name: round(value, 5) for name, value in factors.items()},
+        factors={name: round(value, 5) for name, value in (factors | {"pause": process.pause}).items()},
         call_ms={f"{runtime} {threads}": float(f"{ms:.4g}") for (runtime, threads), ms in calls.items()},
         settings=settings,
         anchors=anchors,
@@ -153,6 +156,7 @@ class _Parts:
     dispatch: np.ndarray
     group: np.ndarray
     int8: np.ndarray
+    pauses: Pauses
     power: float
     measured: np.ndarray
 
@@ -181,6 +185,7 @@ class _Parts:
             observations=tuple(observations),
             kernels=tuple(kernel for each in observations for kernel in each.kernels),
             owner=owner, compute=compute, caches=caches, dram=dram, dispatch=dispatch, group=group, int8=int8,
+            pauses=Pauses.of([(each.kernels, each.threads) for each in observations]),
             power=1 + float(np.exp(learned.shared[f"overlap_{overlap}"])),
             measured=np.log(np.array([each.ms for each in observations])),
         )  # fmt: skip
@@ -199,6 +204,11 @@ class _Parts:
     def sums(self, totals: np.ndarray) -> np.ndarray:
         """Of each observation."""
         return np.bincount(self.owner, totals, len(self.observations))
+
+    def waking(self, totals: np.ndarray, pause: float = 0.0) -> np.ndarray:
+        """What waking threads costs each observation, by its kernels' times; ``pause`` is its factor's logarithm."""
+        each = PAUSE_MS * np.exp(pause) * self.pauses.sleeping(totals)
+        return np.bincount(self.owner[self.pauses.before], each, len(self.observations))
 
     def calls(self, calls: dict[tuple[str, int], float]) -> np.ndarray:
         """What the call of each observation costs."""
@@ -236,7 +246,8 @@ def _fit_factors(parts: _Parts) -> tuple[dict[str, float], dict[tuple[str, int],
 
     def misfit(values: np.ndarray) -> np.ndarray:
         factors, calls = read(values)
-        predicted = np.log(parts.sums(parts.totals(factors)) + parts.calls(calls))
+        totals = parts.totals(factors)
+        predicted = np.log(parts.sums(totals) + parts.waking(totals) + parts.calls(calls))
         return np.concatenate([(predicted - parts.measured) / 0.2, values / priors])
 
     found = least_squares(misfit, np.zeros(len(priors)), bounds=(-4.9, 4.9), loss="soft_l1", max_nfev=60)
@@ -250,22 +261,27 @@ class _Process:
     parts: _Parts
     rows: tuple[tuple[tuple[str, str, str], tuple[float, ...], tuple[str, str, int]], ...]
     weights: np.ndarray
+    pause: float
     inverse: np.ndarray
     target: np.ndarray
     final: np.ndarray
 
     @classmethod
     def fit(cls, parts: _Parts, factors: dict[str, float], calls: dict[tuple[str, int], float]) -> _Process:
-        keys = []
-        for kernel, index in zip(parts.kernels, parts.owner, strict=True):
-            each = parts.observations[index]
-            setting = (each.runtime, arithmetic_of(kernel), each.threads)
-            keys.append((traits_of(kernel), shape_of(kernel), setting))
+        keys = [
+            (traits_of(kernel), shape_of(kernel), setting)
+            for each in parts.observations
+            for kernel, setting in zip(
+                each.kernels, settings_of(each.kernels, each.runtime, each.threads), strict=True
+            )
+        ]
         rows = tuple(dict.fromkeys(keys))
         place = {key: position for position, key in enumerate(rows)}
         column = np.array([place[key] for key in keys])
         like = likeness(*(list(x) for x in zip(*rows, strict=True)))  # type: ignore[arg-type]
-        prior = covariance(like, like)
+        # Behind the kernels stands what waking threads costs, beside its usual price.
+        prior = np.pad(covariance(like, like), (0, 1))
+        prior[-1, -1] = _PAUSE_PRIOR**2
         base, call = parts.totals(factors), parts.calls(calls)
         noise = np.array(
             [_NOISE**2 + (_TIMER_MS / o.ms) ** 2 + (o.noise / 2) ** 2 for o in parts.observations]
@@ -274,17 +290,23 @@ class _Process:
         def times(latent: np.ndarray) -> np.ndarray:
             return base * np.exp(bounded(latent)[column])
 
+        def wakes(latent: np.ndarray, each: np.ndarray) -> np.ndarray:
+            return parts.waking(each, float(bounded(latent)[-1]))
+
         def misfit(weights: np.ndarray, latent: np.ndarray) -> tuple[np.ndarray, float]:
-            left = parts.measured - np.log(parts.sums(times(latent)) + call)
+            each = times(latent)
+            left = parts.measured - np.log(parts.sums(each) + wakes(latent, each) + call)
             return left, float((left**2 / noise).sum() + weights @ latent)
 
-        weights = latent = np.zeros(len(rows))
+        weights = latent = np.zeros(len(prior))
         left, cost = misfit(weights, latent)
         for _ in range(_STEPS):
             each = times(latent)
-            total = parts.sums(each) + call
-            shares = np.zeros((len(total), len(rows)))
+            waking = wakes(latent, each)
+            total = parts.sums(each) + waking + call
+            shares = np.zeros((len(total), len(prior)))
             np.add.at(shares, (parts.owner, column), each / total[parts.owner] * slope(latent)[column])
+            shares[:, -1] = waking / total * slope(latent)[-1]
             target = left + shares @ latent
             inverse = np.linalg.inv(shares @ prior @ shares.T + np.diag(noise))
             wanted = shares.T @ (inverse @ target)
@@ -300,7 +322,7 @@ class _Process:
             (weights, latent), left, cost = tried, left_there, cost_there
             if gain < 1e-3 * cost:
                 break
-        return cls(parts, rows, weights, inverse, target, left)
+        return cls(parts, rows, weights[:-1], float(bounded(latent)[-1]), inverse, target, left)
 
     def residuals(self) -> np.ndarray:
         """Logarithm of measured over predicted."""

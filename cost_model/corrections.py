@@ -59,9 +59,14 @@ _OPERATORS = (
     ("maximum", ("maxpool", "max_pool")),
     ("resize", ("resize", "upsample")),
     ("embedding", ("embedding", "gather")),
+    ("slice", ("slice", "split", "select")),
 )
-# How far in each direction of the shape (natural logarithms) kernels are alike.
-_LENGTHS = np.array([2.0, 1.5, 1.5, 1.5, 0.7, 0.7])
+# Of int8 values XNNPACK looks these up in a table, whatever the function.
+_TABLES = ("sigmoid", "tanh", "gelu", "exp", "divide", "swish")
+# How far in each direction of the shape (natural logarithms) kernels are alike; the last two are whether input and
+# output channels leave a remainder beside whole vectors, which kernels take in a slower way.
+_LENGTHS = np.array([2.0, 1.5, 1.5, 1.5, 0.7, 0.7, 0.6, 0.6])
+_LANES = 16
 _MOST = 3.0
 
 
@@ -103,12 +108,25 @@ def traits_of(kernel: Kernel) -> tuple[str, str, str]:
     return kernel_class(kernel), operator_of(kernel), "own" if kernel.delegate is None else "delegate"
 
 
+def settings_of(kernels: Sequence[Kernel], runtime: str, threads: int) -> list[tuple[str, str, int]]:
+    """(runtime, arithmetic, threads) of each kernel of a network.
+
+    Beside a delegate the runtimes' own kernels use one thread, however many there are.
+    """
+    delegated = any(kernel.delegate is not None for kernel in kernels)
+    return [
+        (runtime, arithmetic_of(kernel), 1 if delegated and kernel.delegate is None else threads)
+        for kernel in kernels
+    ]
+
+
 def operator_of(kernel: Kernel) -> str:
     """The family of operators it belongs to; products, and what no reader has named, are ``plain``."""
     if kernel.macs:
         return "plain"
     op = "" if kernel.op == "expand_copy" else kernel.op.lower()
-    return next((name for name, words in _OPERATORS if any(word in op for word in words)), "plain")
+    found = next((name for name, words in _OPERATORS if any(word in op for word in words)), "plain")
+    return "table" if found in _TABLES and kernel.precision == "int8" else found
 
 
 def likeness(
@@ -128,9 +146,9 @@ def likeness(
         )
         for (cls, operator, who), (runtime, arithmetic, threads) in zip(traits, settings, strict=True)
     ]
-    return Likeness(
-        np.array(codes, dtype=np.int64).reshape(-1, 6), np.log(np.array(shapes, dtype=float)).reshape(-1, 6)
-    )
+    sizes = np.array(shapes, dtype=float).reshape(-1, 6)
+    ragged = (sizes[:, 1:3] % _LANES != 0).astype(float)
+    return Likeness(np.array(codes, dtype=np.int64).reshape(-1, 6), np.hstack([np.log(sizes), ragged]))
 
 
 def _code(word: str) -> int:
@@ -222,7 +240,7 @@ class Corrections:
         asked = likeness(
             [traits_of(kernel) for kernel in kernels],
             [shape_of(kernel) for kernel in kernels],
-            [(runtime, arithmetic_of(kernel), threads) for kernel in kernels],
+            settings_of(kernels, runtime, threads),
         )
         if not len(self.anchors):
             return np.ones(len(kernels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from .analytic import Place, Terms, Work, paths_of, place_of, terms, work_of
 from .constants import Constants, device_factors, library_of, load_constants
 from .kernels import Kernel, Precision, check_kernels
 from .machine import Machine, core_table, machine_of
+from .pauses import PAUSE_MS, Pauses
 
 if TYPE_CHECKING:
     from ..device_profiles import DeviceProfile
@@ -104,10 +105,11 @@ def predict(
     wanted = [kernel.at(precision) for kernel in kernels] if precision else list(kernels)
     check_kernels(wanted)
     parts, paths = kernel_terms(wanted, machine, library, num_threads, learned)
-    call_ms = 0.0
+    call_ms, pause = 0.0, PAUSE_MS * math.exp(machine.factors.get("pause", 0.0))
     if machine.corrections is not None and machine.corrections.covers(runtime):
         parts = _scaled(parts, machine.corrections.factors(wanted, runtime, num_threads))
         call_ms = machine.corrections.call(runtime, num_threads)
+    parts = _with_pauses(parts, Pauses.of([(wanted, num_threads)]), pause)
     estimates = tuple(
         KernelEstimate(
             kernel=kernel,
@@ -139,6 +141,13 @@ def predict(
 
 def _scaled(parts: Terms, factors: np.ndarray) -> Terms:
     return Terms(*(getattr(parts, name) * factors for name in _PARTS))
+
+
+def _with_pauses(parts: Terms, pauses: Pauses, pause_ms: float) -> Terms:
+    """The kernels before which threads are woken take as much longer."""
+    waking = np.zeros(len(parts.total))
+    waking[pauses.before] = pause_ms * pauses.sleeping(parts.total)
+    return replace(parts, dispatch=parts.dispatch + waking, total=parts.total + waking)
 
 
 def kernel_terms(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from edgeopt.android_harness import device_facts
 from edgeopt.calibration import run as calibration_run
 from edgeopt.calibration.files import SuiteFile
-from edgeopt.calibration.measuring import Journal, measure_here
+from edgeopt.calibration.measuring import Journal, measure_here, measure_on
 from edgeopt.cli import main
 from edgeopt.cost_model import Kernel, predict
 from edgeopt.cost_model.calibrate import Fit, Observation, fit_device, share_within
@@ -268,6 +269,35 @@ def test_a_journal_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert latency.ms == pytest.approx(1.0) and latency.spread == pytest.approx(0.2)
     assert again.problems == ["other processes used 30% of the CPUs"]
     assert Journal.open(tmp_path / "j.jsonl", {"suite": 2}).times == {}
+
+
+def test_a_line_torn_by_a_kill_costs_one_time_not_the_journal(tmp_path: Path) -> None:
+    files = [SuiteFile(f"n{i}", "fp32", "litert", tmp_path / f"{i}.tflite") for i in range(2)]
+    journal = Journal.open(tmp_path / "j.jsonl", {"suite": 1})
+    journal.add(files[0].key, 1, 0, 1.0)
+    with journal.path.open("a") as stream:
+        stream.write('{"key": "n1 fp32 lit')
+    again = Journal.open(tmp_path / "j.jsonl", {"suite": 1})
+    assert again.missing(files, 1, 0) == [files[1]]
+    again.add(files[1].key, 1, 0, 2.0)
+    assert Journal.open(tmp_path / "j.jsonl", {"suite": 1}).missing(files, 1, 0) == []
+
+
+def test_what_ctrl_c_cut_short_on_a_device_is_taken_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = SimpleNamespace(
+        threads=1, metric="latency_ms", value=3.0, partial=False, conditions={"problems": []}
+    )
+    run = SimpleNamespace(run=SimpleNamespace(records=[record]), failures=[], interrupted=True)
+    monkeypatch.setattr("edgeopt.results.device_bench.bench_on_devices", lambda *a, **k: (run, []))
+    monkeypatch.setattr("edgeopt.results.artifacts.find_artifacts", lambda paths: paths)
+    files = [SuiteFile("n", "fp32", "litert", tmp_path / "n.tflite")]
+    journal = Journal.open(tmp_path / "j.jsonl", {})
+    with pytest.raises(KeyboardInterrupt):
+        measure_on(SimpleNamespace(name="phone"), load_profile("pixel7"), files, [1, 4], 2, journal, SILENT)  # type: ignore[arg-type]
+    assert journal.missing(files, 1, 0) == []
+    assert journal.missing(files, 4, 0) == files
 
 
 @pytest.mark.slow
