@@ -22,6 +22,7 @@ from ..errors import EdgeoptError, InputError
 from ..runtimes import check_file, runtime_for
 from ..runtimes.isolation import run_job
 from ..runtimes.scratch import ScratchFolder
+from ..wording import counted
 from .conditions import Conditions, judge, snapshot
 from .sampling import Summary, summarize
 
@@ -105,7 +106,7 @@ def measure(path: Path, options: MeasureOptions, progress: Progress = silent) ->
     partial = False
     repeats = 0
     while True:
-        progress(f"{path.name} · {options.num_threads} thread(s)", _share(options, started))
+        progress(f"{path.name} · {counted(options.num_threads, 'thread')}", _share(options, started))
         try:
             take = _take(path, runtime, options)
         except KeyboardInterrupt:
@@ -227,7 +228,7 @@ def _warnings(used: tuple[Take, ...], takes: list[Take], options: MeasureOptions
         found.append("the run time was still changing when the warm-up ended")
     cpus = len(options.cpu_affinity) or len(os.sched_getaffinity(0))
     if options.num_threads > cpus:
-        found.append(f"{options.num_threads} threads share {cpus} CPU(s)")
+        found.append(f"{options.num_threads} threads share {counted(cpus, 'CPU')}")
     late = sum(take.result.get("late") or 0 for take in used)
     if late:
         found.append(f"{late} frames were late for {options.rate_hz:g} Hz")

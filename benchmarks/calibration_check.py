@@ -36,6 +36,7 @@ from edgeopt.converters.kernels import file_kernels
 from edgeopt.cost_model import predict
 from edgeopt.cost_model.calibrate import fit_device
 from edgeopt.runtimes import version_of
+from edgeopt.wording import counted
 
 RUNTIME = {"pte": "executorch", "tflite": "litert"}
 PRECISIONS = "fp32,int8-static,int8-dynamic"
@@ -152,7 +153,7 @@ def report(found: list[dict[str, Any]]) -> str:
         for threads in sorted({p["threads"] for p in found}):
             rows = [p for p in found if p["runtime"] == runtime and p["threads"] == threads]
             if rows:
-                lines.append(_shares(f"after, {runtime}, {threads} thread(s)", rows, "after"))
+                lines.append(_shares(f"after, {runtime}, {counted(threads, 'thread')}", rows, "after"))
     return "\n".join(lines)
 
 

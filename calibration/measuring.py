@@ -16,6 +16,7 @@ from ..android_harness.measure import MeasureOptions, worst_of
 from ..errors import EdgeoptError, InputError
 from ..runtimes.isolation import run_job
 from ..runtimes.scratch import ScratchFolder
+from ..wording import counted
 from .files import SuiteFile
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def measure_here(
                     if budget_s is not None and time.monotonic() - started > budget_s:
                         return False
                     say(
-                        f"measuring: {runtime}, {count} thread(s), round {turn + 1}",
+                        f"measuring: {runtime}, {counted(count, 'thread')}, round {turn + 1}",
                         len(journal.times) / total,
                     )
                     _batch(batch, runtime, count, turn, journal)

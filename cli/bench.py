@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..wording import counted
 from . import interrupts
 from .help_pages import examples
 from .measuring import (
@@ -219,7 +220,7 @@ def _warn(reporter: Reporter, measurements: list[dict[str, Any]]) -> None:
         reporter.warn(line)
     for m in measurements:
         for sentence in m["warnings"]:
-            reporter.detail(f"{m['artifact']}, {m['threads']} thread(s): {sentence}")
+            reporter.detail(f"{m['artifact']}, {counted(m['threads'], 'thread')}: {sentence}")
 
 
 def _print(reporter: Reporter, payload: dict[str, Any], csv: bool, markdown: bool, errors: list[str]) -> None:
@@ -253,7 +254,8 @@ def _draw_ops(console: Console, profile: dict[str, Any]) -> None:
     moving = [op for op in ops if op["layout"]]
     where = f" on {profile['target']}" if "target" in profile else ""
     console.print(
-        f"\n{profile['artifact']}{where}, {profile['threads']} thread(s): {len(ops)} ops", markup=False
+        f"\n{profile['artifact']}{where}, {counted(profile['threads'], 'thread')}: {len(ops)} ops",
+        markup=False,
     )
     if any(op["ms"] is None for op in ops):
         kinds = Counter(f"{op['name']}{'' if op['delegated'] else ' (no delegate)'}" for op in ops)

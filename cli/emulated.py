@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GateError, InputError
+from ..wording import counted
 from .measuring import draw_table, emit, keep
 from .reporter import Reporter, print_error
 
@@ -239,5 +240,5 @@ def _row(group: dict[tuple[str, int], dict[str, Any]]) -> dict[str, str]:
     for (metric, threads), m in group.items():
         if metric == "latency_ms":
             low, high = m["ci95"]
-            row[f"estimate ms, {threads} thread(s)"] = f"{m['value']:.3g} ({low:.3g}–{high:.3g})"
+            row[f"estimate ms, {counted(threads, 'thread')}"] = f"{m['value']:.3g} ({low:.3g}–{high:.3g})"
     return row

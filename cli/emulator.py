@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..wording import counted
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter, print_error
 
@@ -203,7 +204,9 @@ def _run_json(done: EmulatedRun, parity: Parity, profile: str) -> dict[str, Any]
 
 
 def _draw_run(out: Console, done: EmulatedRun, parity: Parity) -> None:
-    out.print(f"[bold]{done.artifact.name}[/] on an emulated {done.cpu.core}, {done.threads} thread(s)")
+    out.print(
+        f"[bold]{done.artifact.name}[/] on an emulated {done.cpu.core}, {counted(done.threads, 'thread')}"
+    )
     out.print(f"  runtime       {done.runtime} {done.runtime_version} (arm64)")
     out.print(f"  CPU features  {' '.join(done.cpu_features)}")
     for word in parity.words:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..wording import counted
 from . import interrupts
 from .measuring import keep
 from .reporter import Reporter
@@ -110,7 +111,9 @@ def bench_devices(
     for m in measurements:
         for sentence in m["warnings"]:
             if sentence not in warnings:
-                reporter.detail(f"{m['artifact']} on {m['target']}, {m['threads']} thread(s): {sentence}")
+                reporter.detail(
+                    f"{m['artifact']} on {m['target']}, {counted(m['threads'], 'thread')}: {sentence}"
+                )
     errors = [str(failure) for failure in result.failures]
     if result.interrupted:
         errors.append(

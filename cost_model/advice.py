@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..wording import counted
 from .predict import Estimate, KernelEstimate
 
 _FAMILIES = {
@@ -57,13 +58,13 @@ def _also(estimate: Estimate) -> list[str]:
     left_share = sum(each.latency_ms for each in left) / estimate.latency_ms
     if left and left_share >= _WORTH_NAMING:
         found.append(
-            f"{left_share:.0%} is {len(left)} kernels outside XNNPACK, which may take longer than predicted: "
+            f"{left_share:.0%} is {counted(len(left), 'kernel')} outside XNNPACK, which may take longer than predicted: "
             "edgeopt inspect lists them"
         )
     moving = [each for each in estimate.kernels if each.kernel.kind == "layout"]
     share = sum(each.latency_ms for each in moving) / estimate.latency_ms
     if share >= _WORTH_NAMING and "only move" not in _most(estimate):
-        found.append(f"{share:.0%} is {len(moving)} kernels that only move data")
+        found.append(f"{share:.0%} is {len(moving)} {_FAMILIES['layout'][len(moving) != 1]}")
     starting = sum(each.dispatch_ms for each in estimate.kernels) / estimate.latency_ms
     if starting >= 0.3:
         found.append(f"{starting:.0%} is spent on starting {len(estimate.kernels)} kernels: fewer would help")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..wording import counted
 from .checkpoints import load_file, load_weights
 from .dtypes import float32_inputs, to_float32
 from .findings import Finding
@@ -305,7 +306,7 @@ def _check_finite(module: torch.nn.Module) -> None:
             # -inf is how attention masks are written; a parameter never has a reason for it.
             if bad and (torch.isnan(tensor).any() or isinstance(tensor, torch.nn.Parameter)):
                 raise InputError(
-                    f"weight {name!r} has {bad} NaN or infinite value(s) of {tensor.numel()}: "
+                    f"weight {name!r} has {counted(bad, 'NaN or infinite value')} of {tensor.numel()}: "
                     "load a checkpoint that is whole."
                 )
 

@@ -11,6 +11,7 @@ from ..android_harness.op_profile import profile_ops
 from ..android_harness.power import PowerMeter, measure_energy
 from ..android_harness.session import Session
 from ..errors import EdgeoptError, InputError
+from ..wording import counted
 from .artifacts import Artifact
 from .records import Record, Run, energy_records, records_of
 
@@ -64,7 +65,7 @@ def bench(
             records += _without_known_sizes(records_of(artifact, measurement), records)
             interrupted = measurement.partial
             if meter is not None and not interrupted:
-                progress(f"{artifact.name} · {count} thread(s) · energy by {meter.name}", None)
+                progress(f"{artifact.name} · {counted(count, 'thread')} · energy by {meter.name}", None)
                 try:
                     with Session(artifact.path, chosen) as session:
                         _ = session.start
@@ -73,7 +74,7 @@ def bench(
                 except EdgeoptError as error:
                     failures.append(error)
             if profile and not interrupted:
-                progress(f"{artifact.name} · {count} thread(s) · ops", None)
+                progress(f"{artifact.name} · {counted(count, 'thread')} · ops", None)
                 try:
                     ops = [op.as_json() for op in profile_ops(artifact.path, chosen)]
                     profiles.append({"artifact": artifact.name, "threads": count, "ops": ops})

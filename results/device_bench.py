@@ -26,6 +26,7 @@ from ..android_harness.payload import Payload, own_payload, user_payload
 from ..android_harness.remote import DeviceError, RemoteTarget, last_line
 from ..device_profiles import DeviceProfile
 from ..errors import EdgeoptError, InputError
+from ..wording import counted
 from .artifacts import Artifact
 from .bench import BenchResult, first_of
 from .device_inputs import big_cpus, inputs_for_device
@@ -236,7 +237,7 @@ class _Device:
         options = replace(self.options, num_threads=count)
 
         def say(what: str) -> None:
-            self.say(f"{printable(artifact.name)} · {count} thread(s) · {what}")
+            self.say(f"{printable(artifact.name)} · {counted(count, 'thread')} · {what}")
 
         arrays, reference = self._inputs(session, artifact, payload)
         cpus = self._cpus(session, profile, count)

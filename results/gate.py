@@ -17,6 +17,7 @@ from typing import Any
 from ..android_harness.conditions import machine_facts
 from ..android_harness.measure import MeasureOptions, Progress, measure, silent
 from ..errors import InputError
+from ..wording import counted
 from .artifacts import Artifact, find_artifacts
 from .comparison import Contender, Effort, compare
 from .records import Record, records_of
@@ -229,7 +230,7 @@ def _verdict(
         tail = f"looks {ratio:.3f} times the baseline ({how}{interval}), which is not certain enough to fail"
     else:
         tail = f"is {ratio:.3f} times the baseline ({how}{interval}): within {1 + limit:g}"
-    sentence = f"{new.artifact}, {new.metric}, {new.threads} thread(s): {tail}"
+    sentence = f"{new.artifact}, {new.metric}, {counted(new.threads, 'thread')}: {tail}"
     if new.metric == "size_bytes":
         sentence = f"{new.artifact}, size: {tail.replace(f' ({how})', '')}"
     return Check(

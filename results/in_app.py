@@ -12,6 +12,7 @@ from ..android_harness.in_app import AppRunner, app_job, measure_in_app
 from ..android_harness.measure import MeasureOptions
 from ..android_harness.payload import Report
 from ..errors import EdgeoptError, InputError
+from ..wording import counted
 from .artifacts import Artifact
 from .device_records import app_records
 from .records import Record
@@ -99,7 +100,7 @@ def beside_shell(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, An
             continue
         beside = shell[key(m)]
         ratio = m["value"] / beside["value"]
-        threads = f"{m['threads']} thread{'' if m['threads'] == 1 else 's'}"
+        threads = counted(m["threads"], "thread")
         found.append(
             {
                 "artifact": m["artifact"],

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..android_harness.measure import worst_of
 from ..android_harness.sampling import Noise
+from ..wording import counted
 
 _CONDITIONS = "measured under bad conditions: "
 _WORTH_SAYING = 0.03  # bench aims at an interval of ±3%: below it nobody needs to be warned
@@ -67,7 +68,7 @@ def _judge(group: Sequence[Mapping[str, Any]]) -> Trust:
     first = group[0]
     threads = first["threads"]
     where = "" if first["target"] == "host" else f" on {first['target']}"
-    name = f"{first['artifact']}{where}, {threads} thread{'' if threads == 1 else 's'}"
+    name = f"{first['artifact']}{where}, {counted(threads, 'thread')}"
     signs: list[tuple[float, str]] = []
     said: set[str] = set()
     resolution = 0.0

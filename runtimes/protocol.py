@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +104,7 @@ def fit_inputs(path: Path, specs: Sequence[TensorSpec], inputs: Sequence[np.ndar
     if len(inputs) != len(specs):
         expected = ", ".join(describe(spec) for spec in specs)
         raise InputError(
-            f"{path.name} takes {len(specs)} input(s) ({expected}), but {len(inputs)} were given."
+            f"{path.name} takes {counted(len(specs), 'input')} ({expected}), but {len(inputs)} were given."
         )
     return [_fit(path, spec, np.asarray(value)) for spec, value in zip(specs, inputs, strict=True)]
 

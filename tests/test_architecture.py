@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     "errors": 0,
     "disk": 0,
+    "wording": 0,
     "device_profiles": 1,
     "runtimes": 1,
     "models": 2,

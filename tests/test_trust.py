@@ -63,7 +63,7 @@ def test_a_wide_interval_limits_trust_even_where_the_runs_are_even() -> None:
 
 def test_what_is_not_noise_is_kept() -> None:
     found = latency("a", Noise(modes_ms=(1.0, 1.5)))
-    found["warnings"].append("4 threads share 2 CPU(s)")
+    found["warnings"].append("4 threads share 2 CPUs")
     energy = {
         **found,
         "metric": "energy_mj",
@@ -72,7 +72,7 @@ def test_what_is_not_noise_is_kept() -> None:
     }
     (line,) = trust_lines([found, energy])
     assert line == (
-        "a, 1 thread: runs fall into two groups (1 and 1.5 ms), 4 threads share 2 CPU(s), "
+        "a, 1 thread: runs fall into two groups (1 and 1.5 ms), 4 threads share 2 CPUs, "
         "the idle power changed by more than 20%: don't trust differences below 50%"
     )
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from ...errors import InputError
 from ...models.resolve import brief, resolve
+from ...wording import counted
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _check_finite(model: Any, origin: str) -> None:
         if bad:
             name = getattr(weight, "path", weight.name)
             raise InputError(
-                f"{origin}: weight {name!r} has {bad} NaN or infinite value(s) of {values.size}: give a model that is whole."
+                f"{origin}: weight {name!r} has {counted(bad, 'NaN or infinite value')} of {values.size}: give a model that is whole."
             )
 
 

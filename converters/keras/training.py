@@ -14,6 +14,7 @@ import tf_keras
 
 from ...errors import InputError
 from ...models.resolve import brief, resolve
+from ...wording import counted
 from .checkpoints import Keeper, Place
 
 Progress = Callable[[str], None]
@@ -149,7 +150,7 @@ def fit(
     """
     if len(model.outputs) != len(data.targets):
         raise InputError(
-            f"training: the model has {len(model.outputs)} output(s) and the data {len(data.targets)} array(s) of "
+            f"training: the model has {counted(len(model.outputs), 'output')} and the data {counted(len(data.targets), 'array')} of "
             "labels: give module:function with one array an output."
         )
     losses = [
