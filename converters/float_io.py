@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EdgeoptError
+from ..optimizers.annotation import FIXED_RESULTS
 from .tflite_file import opcode_index, operator_code, read_model, write_model
 
 
@@ -20,8 +21,8 @@ def use_float_io(path: Path) -> None:
     """Rewrite the file in place so that each int8 input and output becomes float32.
 
     So do int8 activations that no kernel gives with the scales they have here, and those that XNNPACK computes in
-    float32 only: LiteRT's own kernels took 69% of a
-    MobileNetV3-Large's time, on one thread, and each of them ended a part that is delegated.
+    float32 only: LiteRT's own kernels took 69% of a MobileNetV3-Large's time, on one thread, and each of them ended
+    a part that is delegated.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -84,11 +85,11 @@ class _Border:
         code = operator_code(self._model, operator)
         if code in (kinds.HARD_SWISH, kinds.GELU):
             return True
-        fixed = {kinds.LOGISTIC: (1 / 256, -128), kinds.SOFTMAX: (1 / 256, -128), kinds.TANH: (1 / 128, 0)}
+        fixed = {kinds.LOGISTIC: "sigmoid", kinds.SOFTMAX: "softmax", kinds.TANH: "tanh"}
         if code not in fixed:
             return False
         given = self._graph.tensors[operator.outputs[0]].quantization
-        scale, zero_point = fixed[code]
+        scale, zero_point = FIXED_RESULTS[fixed[code]]
         return not math.isclose(given.scale[0], scale, rel_tol=1e-3) or given.zeroPoint[0] != zero_point
 
     def _is_quantized(self, index: int) -> bool:

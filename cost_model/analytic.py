@@ -242,7 +242,10 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
 
 def _spilled(size: Any, capacity: Any) -> Any:
     """Share of ``size`` bytes that a cache of ``capacity`` can't hold: 0 until it is full, rising smoothly."""
-    excess = size / (capacity + 1.0)
-    # x⁴/(1+x⁴) rises without a kink from 0 to 1 and is a half where the cache is just full.
-    fourth = excess**4
+    return beyond(size / (capacity + 1.0))
+
+
+def beyond(ratio: Any) -> Any:
+    """How far ``ratio`` is past 1, from 0 to 1: x⁴/(1+x⁴) rises without a kink and is a half at 1."""
+    fourth = ratio**4
     return fourth / (1 + fourth)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .analytic import CLASSES, kernel_class
-from .kernels import Kernel
+from .kernels import Kernel, on_one_thread
 
 if TYPE_CHECKING:
     from ..device_profiles.calibration import Calibration
@@ -109,14 +109,10 @@ def traits_of(kernel: Kernel) -> tuple[str, str, str]:
 
 
 def settings_of(kernels: Sequence[Kernel], runtime: str, threads: int) -> list[tuple[str, str, int]]:
-    """(runtime, arithmetic, threads) of each kernel of a network.
-
-    Beside a delegate the runtimes' own kernels use one thread, however many there are.
-    """
-    delegated = any(kernel.delegate is not None for kernel in kernels)
+    """(runtime, arithmetic, threads that it uses) of each kernel of a network."""
     return [
-        (runtime, arithmetic_of(kernel), 1 if delegated and kernel.delegate is None else threads)
-        for kernel in kernels
+        (runtime, arithmetic_of(kernel), 1 if alone else threads)
+        for kernel, alone in zip(kernels, on_one_thread(kernels), strict=True)
     ]
 
 

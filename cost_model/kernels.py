@@ -87,6 +87,15 @@ def total_macs(kernels: Iterable[Kernel]) -> int:
     return sum(kernel.macs for kernel in kernels)
 
 
+def on_one_thread(kernels: Sequence[Kernel]) -> list[bool]:
+    """Which kernels of a network use one thread, however many there are: a runtime's own, beside a delegate's.
+
+    Where no delegate is named nobody knows who executes what, and none is.
+    """
+    delegated = any(kernel.delegate is not None for kernel in kernels)
+    return [delegated and kernel.delegate is None for kernel in kernels]
+
+
 def check_kernels(kernels: Sequence[Kernel]) -> None:
     """Refuse work that cannot be: nothing at all, negative or not finite, unknown words.
 

@@ -1,6 +1,6 @@
 """What it costs to wake a delegate's threads after the runtime's own kernels.
 
-Own kernels run on one thread. The delegate's other threads wait for work without sleeping for some microseconds only;
+The delegate's other threads wait for work without sleeping for some microseconds only;
 after a longer run of own kernels the first kernel of the next delegated part has to wake them.
 """
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .kernels import Kernel
+from .analytic import beyond
+from .kernels import Kernel, on_one_thread
 
 # Measured with ExecuTorch 1.5 on two Zen 5 cores of a virtual machine, from op profiles with one and two threads: the
 # first kernel after 22 to 88 µs of layer normalisation took 13 to 17 µs longer than its like, after 5 µs 1 µs.
@@ -38,10 +39,10 @@ class Pauses:
         before: list[int] = []
         for kernels, threads in networks:
             alone: list[int] = []
-            for kernel in kernels:
+            for single in on_one_thread(kernels):
                 index = len(run)
                 run.append(-1)
-                if kernel.delegate is None:
+                if single:
                     alone.append(index)
                 elif alone and threads > 1:
                     for each in alone:
@@ -54,5 +55,5 @@ class Pauses:
         """Of each run, how likely the other threads are asleep at its end (0 to 1), by the kernels' times."""
         inside = self.run >= 0
         lasted = np.bincount(self.run[inside], total_ms[inside], len(self.before))[: len(self.before)]
-        fourth = (lasted / _AWAKE_MS) ** 4
-        return fourth / (1 + fourth)
+        found: np.ndarray = beyond(lasted / _AWAKE_MS)
+        return found

@@ -11,7 +11,7 @@ import numpy as np
 
 from .analytic import Place, Terms, Work, paths_of, place_of, terms, work_of
 from .constants import Constants, device_factors, library_of, load_constants
-from .kernels import Kernel, Precision, check_kernels
+from .kernels import Kernel, Precision, check_kernels, on_one_thread
 from .machine import Machine, core_table, machine_of
 from .pauses import PAUSE_MS, Pauses
 
@@ -153,16 +153,13 @@ def _with_pauses(parts: Terms, pauses: Pauses, pause_ms: float) -> Terms:
 def kernel_terms(
     kernels: Sequence[Kernel], machine: Machine, library: str, threads: int, constants: Constants
 ) -> tuple[Terms, list[str]]:
-    """The parts of each kernel's time (ms, arrays in order) and the instruction path it takes.
-
-    Of a file that XNNPACK executes in part, the runtimes' own kernels use one thread, however many there are.
-    """
+    """The parts of each kernel's time (ms, arrays in order) and the instruction path it takes."""
     together, paths = _with_threads(kernels, machine, library, threads, constants)
-    own = np.array([kernel.delegate is None for kernel in kernels])
-    if threads == 1 or library != "xnnpack" or own.all():
+    single = np.array(on_one_thread(kernels))
+    if threads == 1 or library != "xnnpack" or not single.any():
         return together, paths
     alone, _ = _with_threads(kernels, machine, library, 1, constants)
-    parts = (np.where(own, getattr(alone, name), getattr(together, name)) for name in _PARTS)
+    parts = (np.where(single, getattr(alone, name), getattr(together, name)) for name in _PARTS)
     return Terms(*parts), paths
 
 

@@ -36,10 +36,10 @@ _MOVING = (
 )  # fmt: skip
 # Scale and zero point that LiteRT's own kernels want of these operators' int8 results, and refuse to run without;
 # with others the .tflite's operator computes in float32.
+FIXED_RESULTS = {"sigmoid": (1 / 256, -128), "softmax": (1 / 256, -128), "tanh": (1 / 128, 0)}
 _FIXED = {
-    _ATEN.sigmoid.default: (1 / 256, -128), _ATEN.sigmoid_.default: (1 / 256, -128),
-    _ATEN.softmax.int: (1 / 256, -128), _ATEN._softmax.default: (1 / 256, -128),
-    _ATEN.tanh.default: (1 / 128, 0), _ATEN.tanh_.default: (1 / 128, 0),
+    _ATEN.sigmoid.default: "sigmoid", _ATEN.sigmoid_.default: "sigmoid", _ATEN.softmax.int: "softmax",
+    _ATEN._softmax.default: "softmax", _ATEN.tanh.default: "tanh", _ATEN.tanh_.default: "tanh",
 }  # fmt: skip
 _LAYERS_KEY = "edgeopt_quantized_layers"
 
@@ -311,7 +311,7 @@ def _ranges_known_beforehand(model: torch.fx.GraphModule, key: str) -> None:
         specs = [(a, a.input_qspec_map[node]) for a in readers if a is not None and node in a.input_qspec_map]
         if not specs or any(getattr(spec, "is_dynamic", False) for _, spec in specs):
             continue
-        scale, zero_point = _FIXED[node.target]
+        scale, zero_point = FIXED_RESULTS[_FIXED[node.target]]
         fixed = FixedQParamsQuantizationSpec(
             torch.int8, scale, zero_point, quant_min=-128, quant_max=127, qscheme=torch.per_tensor_affine
         )
