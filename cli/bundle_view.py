@@ -42,7 +42,7 @@ def draw_plan(console: Console, plan: Plan) -> None:
         passes = " → ".join(entry["pass"] for entry in recipe.to_dict()["passes"])
         console.print(f"  {file:<24} {name:<7} {recipe.name:<13} {passes}")
     for reason in plan.choice.reasons if plan.choice else ():
-        console.print(f"  because {reason}", style="dim", soft_wrap=True)
+        console.print(f"  choice: {reason}", style="dim", soft_wrap=True)
 
 
 def bundle_payload(bundle: Bundle) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def draw_bundle(console: Console, bundle: Bundle) -> None:
             soft_wrap=True,
         )
     for reason in manifest.choice:
-        console.print(f"because {reason}", style="dim", soft_wrap=True)
+        console.print(f"choice: {reason}", style="dim", soft_wrap=True)
     colour = "green" if bundle.passed else "red"
     console.print(f"[{colour}]{manifest.status}[/] {bundle.path}", soft_wrap=True)
 
