@@ -58,7 +58,7 @@ def is_float32(kernels: Iterable[Kernel]) -> bool:
 def _dynamic(kernels: Iterable[Kernel], runtime: str, precision: Precision) -> Iterator[Kernel]:
     """Linear layers in integers, their inputs converted as they come, in ExecuTorch the dense convolutions too."""
     int8_convs = runtime == "executorch" and precision == "int8"
-    quantized = ("linear", "pointwise", "conv") if int8_convs else ("linear",)
+    quantized = ("linear", "pointwise", "conv", "grouped") if int8_convs else ("linear",)
     for kernel in kernels:
         if kernel.kind not in quantized:
             yield kernel

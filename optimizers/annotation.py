@@ -25,6 +25,7 @@ _ATEN = torch.ops.aten
 _CLAMPS = (_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu6.default, _ATEN.relu6_.default)
 _FUSING = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.linear.default)
 _WITH_BIAS = (*_FUSING, _ATEN.conv3d.default, _ATEN.conv_transpose2d.input)
+_RELUS = (_ATEN.relu.default, _ATEN.relu_.default)
 _CONVOLUTIONS = tuple(each for each in _WITH_BIAS if each is not _ATEN.linear.default)
 _PADS = (_ATEN.pad.default, _ATEN.constant_pad_nd.default)
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default)
@@ -74,7 +75,7 @@ def make_quantizer(
 
     Args:
         per_channel: one weight scale an output channel instead of one a tensor.
-        dynamic: activations quantised at run time; only linear layers and convolutions without an activation are
+        dynamic: activations quantised at run time; linear layers and convolutions but depthwise ones are
             annotated.
         qat: fake quantisation that trains, instead of observers.
         observer: how the range of an activation is found; not for ``dynamic`` and ``qat``.
@@ -127,6 +128,7 @@ def _quantizer_class() -> Any:
 
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             model = self._annotate_for_quantization_config(model)
+            _convolutions_before_relus(model, self.global_config, self._keep_float, Q_ANNOTATION_KEY)
             _one_range_for_stacks(model, Q_ANNOTATION_KEY)
             for node in model.graph.nodes:
                 # Concatenations are annotated past every filter.
@@ -144,6 +146,42 @@ def _quantizer_class() -> Any:
             return model
 
     return EdgeQuantizer
+
+
+def _convolutions_before_relus(
+    model: torch.fx.GraphModule, config: Any, keep_float: frozenset[str], key: str
+) -> None:
+    """Quantise convolutions with a ReLU behind them at run time too, as XNNPACK computes them.
+
+    XNNPACK's quantizer leaves them to a pattern that it has for ranges from calibration only; they stay in float, which
+    is nearly all of a plain convolutional network.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):
+        from torchao.quantization.pt2e.quantizer import (
+            QuantizationAnnotation,
+            get_bias_qspec,
+            get_input_act_qspec,
+            get_weight_qspec,
+        )
+
+    if config is None or config.input_activation is None or not config.input_activation.is_dynamic:
+        return
+    for node in model.graph.nodes:
+        if node.target is not _ATEN.conv2d.default or len(node.users) != 1 or node.meta.get(key) is not None:
+            continue
+        source, weight = node.args[0], node.args[1]
+        # One input channel is a depthwise convolution to XNNPACK, which has none for ranges found at run time.
+        one_channel = node_shape(weight)[1] == 1
+        if (
+            next(iter(node.users)).target not in _RELUS
+            or one_channel
+            or {node.name, weight.name} & keep_float
+        ):
+            continue
+        specs = {source: get_input_act_qspec(config), weight: get_weight_qspec(config)}
+        if isinstance(argument_of(node, "bias", None), torch.fx.Node):
+            specs[node.args[2]] = get_bias_qspec(config)
+        node.meta[key] = QuantizationAnnotation(input_qspec_map=specs, output_qspec=None, _annotated=True)
 
 
 def _a_weight_for_each_call(model: torch.fx.GraphModule) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from edgeopt.bundle import Artifact, Bundle
 from edgeopt.cli import main
+from edgeopt.converters.kernels import file_kernels
 from edgeopt.pipeline import export
 
 MODEL = f"{Path(models.__file__)}"
@@ -299,3 +300,24 @@ def test_dynamic_int8_runs_behind_a_padding(tmp_path: Path) -> None:
         example_inputs=torch.randn(1, 3, 16, 16), output=tmp_path / "out",
     )  # fmt: skip
     assert [artifact.status for artifact in made.artifacts] == ["verified"]
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_convolutions_before_relus_compute_in_dynamic_int8_too(tmp_path: Path, inplace: bool) -> None:
+    """XNNPACK's quantizer leaves a convolution alone whose only user is a ReLU: all of a plain network."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, 2), torch.nn.ReLU(inplace), torch.nn.Conv2d(16, 16, 3, groups=16),
+        torch.nn.ReLU(inplace), torch.nn.Conv2d(16, 32, 3, bias=False), torch.nn.ReLU(inplace),
+        torch.nn.Conv2d(32, 32, 3, groups=4), torch.nn.ReLU(inplace), torch.nn.Flatten(), torch.nn.Linear(32 * 25, 4),
+    )  # fmt: skip
+    made = export(
+        model.eval(), profile="pixel7", formats=("pte",), precision="int8-dynamic",
+        example_inputs=torch.randn(1, 3, 24, 24), output=tmp_path / "out",
+    )  # fmt: skip
+    (artifact,) = made.artifacts
+    assert artifact.status == "verified"
+    layers = [k for k in file_kernels(tmp_path / "out" / artifact.file) if k.macs]
+    assert [(k.kind, k.precision) for k in layers] == [
+        ("conv", "int8"), ("depthwise", "fp32"), ("conv", "int8"), ("grouped", "int8"), ("linear", "int8")
+    ]  # fmt: skip
