@@ -41,7 +41,7 @@ from .networks import (
     linears_of,
 )
 
-VERSION = 6
+VERSION = 7
 
 Shape = tuple[int, ...]
 
@@ -113,7 +113,6 @@ def _convolutions() -> tuple[Carrier, ...]:
         "point_dense": 14, "square_112": 112, "square_56": 56, "square_28": 28, "square_14": 14, "square_7": 7,
         "halving_112": 112,
     }  # fmt: skip
-    # Dynamic int8 of a .pte takes convolutions with ReLU6, not those with ReLU.
     clamped = {
         "clamped_104": (104, ((24, 88, 1, 1), (88, 20, 1, 1))),
         "clamped_52": (52, ((20, 136, 1, 1), (136, 28, 1, 1), (28, 72, 1, 1), (72, 144, 1, 1))),
