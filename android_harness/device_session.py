@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ from .target import Execution
 
 _RECOVER_S = 60.0
 _CLEAN_UP_S = 20.0
+_CONTACT_WAIT_S = 5.0
 _LAST_LOOK_S = 1.0  # for a device that was waited for already
 
 
@@ -173,7 +175,9 @@ class DeviceSession:
                 self.target.push(local, f"{self.folder}/{name}")
 
     def _first_contact(self) -> DeviceFacts:
+        wait_s = min(_CONTACT_WAIT_S, self._recover_s)
         for last in (False, True):
+            begun = time.monotonic()
             try:
                 facts = self.target.facts()
                 if facts.machine:
@@ -185,7 +189,9 @@ class DeviceSession:
             except DeviceError as error:
                 if last or not error.worth_a_retry:
                     raise
-                if error.kind == "lost" and not self.target.wait_back(min(5.0, self._recover_s)):
+                # A device that was silent for longer than the wait has been waited for.
+                silent = time.monotonic() - begun >= _CONTACT_WAIT_S
+                if error.kind == "lost" and (silent or not self.target.wait_back(wait_s)):
                     raise
         raise AssertionError("unreachable")
 

@@ -25,7 +25,7 @@ from .remote import MAX_OUTPUT_BYTES, DeviceError, RemoteTarget, last_line, priv
 if TYPE_CHECKING:
     import asyncssh
 
-_CONNECT_S = 20.0
+_CONNECT_S = 12.0  # TCP, key exchange and login: a slow board needs some 5 s of it
 _KEEPALIVE_S = 5
 _POLL_S = 0.3
 T = TypeVar("T")
@@ -81,6 +81,7 @@ class SshTarget(RemoteTarget):
         self._waiting: Future[Any] | None = None
         self._base: str | None = None
         self._known_as = (self.host, self.port or 22)
+        self._taken = False  # the last attempt to connect came as far as TCP
 
     def base_folder(self) -> str:
         """The user's home: /tmp may be small, kept in memory or closed to programs."""
@@ -236,6 +237,8 @@ class SshTarget(RemoteTarget):
         if self._known_hosts is not None:
             options["known_hosts"] = str(self._known_hosts)
         kept = {key: value for key, value in options.items() if key in ("port", "config")}
+        self._taken = False
+        options["client_factory"] = self._client
         try:
             resolved = await asyncssh.SSHClientConnectionOptions.construct(host=self.host, **kept)
             self._known_as = (resolved.host_key_alias or resolved.host, resolved.port)
@@ -248,6 +251,18 @@ class SshTarget(RemoteTarget):
         except (asyncssh.Error, OSError, TimeoutError) as error:
             raise self._explain(error) from error
         return self._link
+
+    def _client(self) -> asyncssh.SSHClient:
+        """A client that notes when TCP stands, so that a silent server isn't taken for a board that is off."""
+        import asyncssh
+
+        target = self
+
+        class Client(asyncssh.SSHClient):
+            def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+                target._taken = True
+
+        return Client()
 
     async def _accept_key(self, options: dict[str, Any]) -> bool:
         """Add the host's key to the known hosts; False when the host is known by another key."""
@@ -297,6 +312,12 @@ class SshTarget(RemoteTarget):
             )
         if isinstance(error, asyncssh.ConfigParseError):
             return DeviceError(f"the ssh configuration can't be read: {error}.", "unusable")
+        if isinstance(error, TimeoutError) and self._taken:
+            return DeviceError(
+                f"{self.name} took the connection but logged nobody in within {_CONNECT_S:g} s: "
+                "is that its ssh port, is the board too busy?",
+                "lost",
+            )
         if isinstance(error, TimeoutError):
             return DeviceError(
                 f"{self.name} did not answer within {_CONNECT_S:g} s: is it switched on?", "lost"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -116,11 +116,15 @@ def bench_on_devices(
         raise InputError(f"--wait must be 0 or more seconds, not {device.wait_s:g}.")
     if device.power:
         check_meter_name(device.power)
+    # Before any contact: a wrong --runner or a missing toolchain has nothing to do with the devices.
+    payloads = {runtime: _payload(device, runtime) for runtime in _runtimes(artifacts)}
     stop = threading.Event()
     outcomes = [_Outcome() for _ in targets]
 
     def work(position: int) -> None:
-        one = _Device(targets[position], artifacts, options, device, threads, stop, say, outcomes[position])
+        one = _Device(
+            targets[position], artifacts, options, device, payloads, threads, stop, say, outcomes[position]
+        )
         one.run()
 
     interrupted = False
@@ -152,13 +156,27 @@ def bench_on_devices(
     return BenchResult(run, tuple(failures), interrupted, profiles), warnings
 
 
+def _runtimes(artifacts: Sequence[Artifact]) -> list[str]:
+    return list(dict.fromkeys(RUNTIME_OF_FORMAT[artifact.format] for artifact in artifacts))
+
+
+def _payload(device: DeviceBenchOptions, runtime: str) -> Payload:
+    if device.make_payload is not None:
+        return device.make_payload(runtime)
+    if device.runner is not None:
+        return user_payload(device.runner, runtime)
+    return own_payload(runtime)
+
+
 class _Device:
     """One device's part of the work."""
 
     def __init__(
         self, target: RemoteTarget, artifacts: Sequence[Artifact], options: MeasureOptions,
-        device: DeviceBenchOptions, threads: Sequence[int], stop: threading.Event, say: Say, outcome: _Outcome,
+        device: DeviceBenchOptions, payloads: Mapping[str, Payload], threads: Sequence[int],
+        stop: threading.Event, say: Say, outcome: _Outcome,
     ) -> None:  # fmt: skip
+        self._payloads = payloads
         self.target, self.artifacts, self.options, self.device = target, artifacts, options, device
         self.threads, self._stop, self._say, self.outcome = threads, stop, say, outcome
         self._given_up = False
@@ -233,7 +251,7 @@ class _Device:
     def _one(
         self, session: DeviceSession, artifact: Artifact, count: int, profile: DeviceProfile | None
     ) -> None:
-        payload = self._payload(RUNTIME_OF_FORMAT[artifact.format])
+        payload = self._payloads[RUNTIME_OF_FORMAT[artifact.format]]
         options = replace(self.options, num_threads=count)
 
         def say(what: str) -> None:
@@ -281,13 +299,6 @@ class _Device:
             return
         name = profile.name if profile else None
         self.outcome.records += device_energy_records(energy, artifact, done, session, name)
-
-    def _payload(self, runtime: str) -> Payload:
-        if self.device.make_payload is not None:
-            return self.device.make_payload(runtime)
-        if self.device.runner is not None:
-            return user_payload(self.device.runner, runtime)
-        return own_payload(runtime)
 
     def _profile(self, session: DeviceSession) -> DeviceProfile | None:
         given = self.device.profile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from edgeopt.android_harness.measure import MeasureOptions
 from edgeopt.android_harness.remote import DeviceError, new_folder
 from edgeopt.android_harness.ssh import SshTarget, configured_hosts, parse_address
-from edgeopt.errors import InputError
+from edgeopt.errors import EdgeoptError, InputError
 from edgeopt.results.artifacts import Artifact
 from edgeopt.results.device_bench import DeviceBenchOptions, bench_on_devices
 
@@ -113,6 +114,46 @@ def test_names_of_the_configuration_work(ssh_server: OpenSshServer) -> None:
     target = SshTarget("pi4", config=ssh_server.config, known_hosts=ssh_server.known_hosts)
     assert target.execute(["echo", "named"], timeout_s=20).stdout == "named\n"
     target.close()
+
+
+def test_a_server_that_takes_the_connection_and_never_speaks_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("edgeopt.android_harness.ssh._CONNECT_S", 0.5)
+    monkeypatch.setattr("edgeopt.android_harness.device_session._CONTACT_WAIT_S", 0.5)
+    (tmp_path / "model.tflite").write_bytes(b"model")
+    device = DeviceBenchOptions(make_payload=lambda runtime: fake_payload(tmp_path), recover_s=20.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = SshTarget(f"me@127.0.0.1:{silent.getsockname()[1]}", config=tmp_path / "none")
+        with pytest.raises(DeviceError, match="took the connection but logged nobody in") as caught:
+            bench_on_devices(
+                [target], [Artifact(tmp_path / "model.tflite", "model.tflite", "tflite")],
+                MeasureOptions(), device,
+            )  # fmt: skip
+        assert caught.value.kind == "lost"
+        silent.settimeout(0.2)
+        silent.accept()[0].close()
+        with pytest.raises(TimeoutError):  # no second connection stands in the queue
+            silent.accept()
+
+
+@pytest.mark.parametrize("given_runner", [True, False])
+def test_the_runner_is_looked_at_before_the_device(
+    given_runner: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "no toolchain here"))
+    (tmp_path / "model.tflite").write_bytes(b"model")
+    target = SshTarget("me@127.0.0.1:1")
+    monkeypatch.setattr(target, "facts", lambda: pytest.fail("the device was asked"))
+    runner = tmp_path / "benchmark_model" if given_runner else None
+    sentence = (
+        "benchmark_model can't be read" if given_runner else "is not set up; run: edgeopt emulator setup"
+    )
+    with pytest.raises(EdgeoptError, match=sentence):
+        bench_on_devices(
+            [target], [Artifact(tmp_path / "model.tflite", "model.tflite", "tflite")],
+            MeasureOptions(), DeviceBenchOptions(runner=runner),
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
