@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..models.findings import Finding
-from ..models.nodes import argument_of
+from ..models.nodes import argument_of, draws
 from ..models.program import Capture, module_path, source_line
 from ..models.state import changed_buffers, written_root
 from ..models.workload import workload
@@ -71,7 +71,7 @@ def _place(node: torch.fx.Node) -> dict[str, str | None]:
 def _random_findings(capture: Capture) -> list[Finding]:
     """The first operator that draws random numbers: no file could be compared with such a model."""
     for node in capture.program.graph.nodes:
-        if node.users and _draws(node):
+        if node.users and draws(node):
             dropout = argument_of(node, "train", argument_of(node, "training", None)) is not None
             message = "forward draws random numbers, so its outputs are other ones each time"
             suggestion = (
@@ -81,15 +81,6 @@ def _random_findings(capture: Capture) -> list[Finding]:
             )
             return [Finding("error", message, suggestion=suggestion, **_place(node))]
     return []
-
-
-def _draws(node: torch.fx.Node) -> bool:
-    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
-        return False
-    trains = argument_of(node, "train", argument_of(node, "training", True))
-    # Of dropout, of dropout in attention, and of dropout between recurrent layers; what has none of them always draws.
-    shares = [argument_of(node, name, None) for name in ("p", "dropout_p", "dropout")]
-    return bool(trains) and all(share is None or share != 0 for share in shares)
 
 
 def _state_findings(capture: Capture, formats: Sequence[str]) -> list[Finding]:

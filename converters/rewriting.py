@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ..models.nodes import draws
 from ..models.state import written_root
 
 # What tells a user where an operator came from.
@@ -30,7 +31,7 @@ def copy_program(program: ExportedProgram) -> ExportedProgram:
 def finish(program: ExportedProgram) -> None:
     """Drop what nothing uses any more and make the changed graph runnable."""
     graph = program.graph_module.graph
-    graph.eliminate_dead_code()
+    graph.eliminate_dead_code(is_impure_node=_has_effect)
     signature = program.graph_signature
     placeholders = {node.name: node for node in graph.find_nodes(op="placeholder")}
     kept = []
@@ -238,7 +239,13 @@ def _can_fold(node: torch.fx.Node, written: set[torch.fx.Node | None]) -> bool:
     target = node.target
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload) or node in written:
         return False
-    return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
+    return not target._schema.is_mutable and not draws(node)
+
+
+def _has_effect(node: torch.fx.Node) -> bool:
+    """Whether a node matters though nothing reads it; torch takes every dropout for one that draws numbers."""
+    seeded = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    return bool(node.is_impure()) and (not seeded or draws(node))
 
 
 def _take_over(program: ExportedProgram, old: torch.fx.Node, new: torch.fx.Node) -> None:

@@ -79,6 +79,7 @@ def _recipe(precision: str, group: int, source: Path) -> list[dict[str, Any]]:
         manager.add_dynamic_config(regex=".*", operation_name=names.ALL_SUPPORTED, num_bits=8)
         for operation in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.CONV_2D_TRANSPOSE):
             manager.add_weight_only_config(regex=".*", operation_name=operation, num_bits=8)
+        _leave_constant_left_sides(manager, source)
     if precision.startswith("int4-"):
         _add_int4(manager, dynamic=precision == "int4-dynamic", group=group, source=source)
     found: list[dict[str, Any]] = manager.get_quantization_recipe()
@@ -127,8 +128,36 @@ def _add_int4(manager: Any, *, dynamic: bool, group: int, source: Path) -> None:
     add(regex=".*", operation_name=name, num_bits=4, granularity=granularity)
     for output, width in _fully_connected(source):
         if group and width % group:
-            # The tool looks for a pattern anywhere in an operator's scope, which is its outputs' names, each with ";".
-            add(regex=f"^{re.escape(output)};$", operation_name=name, num_bits=8)
+            add(regex=_exactly(output), operation_name=name, num_bits=8)
+
+
+def _leave_constant_left_sides(manager: Any, source: Path) -> None:
+    """Keep products in float whose left side is a constant.
+
+    The tool would make int8 of it, which LiteRT's kernel refuses beside float activations; with two constants the
+    kernel runs and gives NaN.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    model = read_model(source)
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if operator_code(model, operator) != schema.BuiltinOperator.BATCH_MATMUL:
+                continue
+            stored = model.buffers[graph.tensors[operator.inputs[0]].buffer].data
+            if stored is not None and len(stored):
+                output = graph.tensors[operator.outputs[0]].name.decode()
+                manager.add_quantization_config(
+                    regex=_exactly(output),
+                    operation_name=qtyping.TFLOperationName.BATCH_MATMUL,
+                    algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
+                )
+
+
+def _exactly(output: str) -> str:
+    """The tool looks for a pattern anywhere in an operator's scope, which is its outputs' names, each with ";"."""
+    return f"^{re.escape(output)};$"
 
 
 def _fully_connected(path: Path) -> Iterator[tuple[str, int]]:

@@ -25,6 +25,16 @@ def argument_of(node: torch.fx.Node, name: str, default: Any) -> Any:
     return default
 
 
+def draws(node: torch.fx.Node) -> bool:
+    """Whether an operator draws random numbers: its kind can, and its arguments don't rule it out."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    trains = argument_of(node, "train", argument_of(node, "training", True))
+    # Of dropout, of dropout in attention, and of dropout between recurrent layers; what has none of them always draws.
+    shares = [argument_of(node, name, None) for name in ("p", "dropout_p", "dropout")]
+    return bool(trains) and all(share is None or share != 0 for share in shares)
+
+
 def as_list(value: Any) -> list[int]:
     """One number or several, as a list."""
     return [int(each) for each in value] if isinstance(value, list | tuple) else [int(value)]

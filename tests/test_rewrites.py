@@ -356,6 +356,22 @@ def test_what_is_written_later_or_random_or_large_is_not_a_constant() -> None:
     assert fold_constants(large, max_bytes=64 * 64 * 4) == 1
 
 
+def test_attention_and_dropout_of_constants_are_worked_out_where_they_draw_nothing() -> None:
+    """What may draw random numbers was left, though its arguments say that it doesn't: a detector's first queries."""
+
+    def queries(x: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(32.0).reshape(1, 1, 8, 4) / 32
+        return x + F.dropout(F.scaled_dot_product_attention(rows, rows, rows), 0.1, training=False)
+
+    before = _capture(Function(queries), torch.randn(1, 1, 8, 4))
+    program = rewrite_capture(before).program
+    assert _ops(program) == {"aten.add.Tensor"}
+    _assert_equal(before, program)
+
+    noisy = _capture(Function(lambda x: x + F.dropout(torch.ones(4), 0.5, training=True)), torch.randn(4))
+    assert "aten.dropout.default" in _ops(rewrite_capture(noisy).program)
+
+
 def test_what_weights_are_computed_from_is_worked_out_once_and_views_are_left() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
