@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..models.data import Sample
 from ..models.program import Capture
 from ..models.state import preserved
-from .annotation import make_quantizer
+from .annotation import make_quantizer, operators_that_lose_an_operand
 from .cleanup import FoldBatchNorm
 from .observers import ObserverName
 from .passes import Context, OptimizedModel
@@ -162,7 +162,9 @@ def _prepare(capture: Capture, samples: Sequence[Sample], **options: Any) -> tor
     with torch.no_grad(), preserved(state):
         for sample in samples:
             prepared(*sample)
-    return prepared
+    kept = set(options.pop("keep_float", ()))
+    lost = operators_that_lose_an_operand(prepared) - kept
+    return _prepare(capture, samples, keep_float=kept | lost, **options) if lost else prepared
 
 
 def check_half_range(program: ExportedProgram) -> None:

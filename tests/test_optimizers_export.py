@@ -321,3 +321,29 @@ def test_convolutions_before_relus_compute_in_dynamic_int8_too(tmp_path: Path, i
     assert [(k.kind, k.precision) for k in layers] == [
         ("conv", "int8"), ("depthwise", "fp32"), ("conv", "int8"), ("grouped", "int8"), ("linear", "int8")
     ]  # fmt: skip
+
+
+class Causal(torch.nn.Module):
+    """Attention whose mask is added, as GPT-2's and CLIP's are."""
+
+    def __init__(self, low: float) -> None:
+        super().__init__()
+        self.project, self.out = torch.nn.Linear(32, 96), torch.nn.Linear(32, 32)
+        self.register_buffer("mask", torch.full((12, 12), low).triu(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.project(x).view(1, 12, 3, 4, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        scores = q @ k.transpose(-1, -2) / 8**0.5 + self.mask
+        return self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(1, 12, 32))
+
+
+@pytest.mark.parametrize("low", [torch.finfo(torch.float32).min, float("-inf"), -1e4])
+def test_a_mask_that_is_added_leaves_its_scores_in_static_int8(tmp_path: Path, low: float) -> None:
+    torch.manual_seed(0)
+    samples = [(torch.randn(1, 12, 32),) for _ in range(4)]
+    made = export(
+        Causal(low).eval(), profile="pixel7", precision="int8-static", example_inputs=samples[0],
+        calibration=samples, output=tmp_path / "out",
+    )  # fmt: skip
+    assert [artifact.format for artifact in made.artifacts] == ["pte", "tflite"]
+    assert all(artifact.parity[0]["snr_db"] > 25 for artifact in made.artifacts)
