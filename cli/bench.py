@@ -13,6 +13,8 @@ from ..wording import counted
 from . import interrupts
 from .help_pages import examples
 from .measuring import (
+    ENERGY,
+    HOW,
     Affinity,
     Csv,
     EmulatedDevice,
@@ -80,27 +82,50 @@ def bench(
     cpu_affinity: Affinity = None,
     xnnpack: Xnnpack = True,
     use_xnnpack: UseXnnpack = None,
-    processes: Annotated[int, typer.Option("--processes", help="Least number of fresh processes.")] = 3,
+    processes: Annotated[
+        int, typer.Option("--processes", help="Least number of fresh processes.", rich_help_panel=HOW)
+    ] = 3,
     max_time: MaxTime = 20.0,
     num_runs: Annotated[
         int | None,
-        typer.Option("--num-runs", "--num_runs", help="Runs a process; default: until it's enough."),
+        typer.Option(
+            "--num-runs",
+            "--num_runs",
+            help="Runs a process; default: until it's enough.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     warmup_runs: Annotated[
-        int, typer.Option("--warmup-runs", "--warmup_runs", help="Least number of warm-up runs.")
+        int,
+        typer.Option(
+            "--warmup-runs", "--warmup_runs", help="Least number of warm-up runs.", rich_help_panel=HOW
+        ),
     ] = 3,
     duration: Annotated[
-        float | None, typer.Option("--duration", help="One sustained run of so many seconds.")
+        float | None,
+        typer.Option("--duration", help="One sustained run of so many seconds.", rich_help_panel=HOW),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", help="Inferences a second, as a camera would ask for them.")
+        float | None,
+        typer.Option(
+            "--rate", help="Inferences a second, as a camera would ask for them.", rich_help_panel=HOW
+        ),
     ] = None,
     profile_ops: Annotated[
-        bool, typer.Option("--profile-ops", "--profile_ops", help="Time each op, in a run of its own.")
+        bool,
+        typer.Option(
+            "--profile-ops", "--profile_ops", help="Time each op, in a run of its own.", rich_help_panel=HOW
+        ),
     ] = False,
-    power: Annotated[bool, typer.Option("--power", help="Measure energy with this machine's meter.")] = False,
+    power: Annotated[
+        bool,
+        typer.Option("--power", help="Measure energy with this machine's meter.", rich_help_panel=ENERGY),
+    ] = False,
     power_meter: Annotated[
-        str | None, typer.Option("--power-meter", help="With this meter, e.g. rapl, nvml:0, battery:BAT0.")
+        str | None,
+        typer.Option(
+            "--power-meter", help="With this meter, e.g. rapl, nvml:0, battery:BAT0.", rich_help_panel=ENERGY
+        ),
     ] = None,
     runner: RunnerPath = None,
     wait: Wait = 60.0,

@@ -13,6 +13,7 @@ from ..errors import EdgeoptError, InputError
 from . import interrupts
 from .help_pages import examples
 from .measuring import (
+    HOW,
     Affinity,
     Csv,
     Formats,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from ..results.comparison import Comparison
     from ..results.records import Record, Run
 
+_SERVER = "PyTorch on a server"
+
 
 def register(app: typer.Typer) -> None:
     """Attach the command."""
@@ -64,13 +67,23 @@ def compare(
     cpu_affinity: Affinity = None,
     xnnpack: Xnnpack = True,
     use_xnnpack: UseXnnpack = None,
-    rounds: Annotated[int, typer.Option("--rounds", help="Rounds of fresh processes.")] = 6,
+    rounds: Annotated[
+        int, typer.Option("--rounds", help="Rounds of fresh processes.", rich_help_panel=HOW)
+    ] = 6,
     margin: Annotated[
-        float, typer.Option("--margin", help="Differences below this share are none, e.g. 0.01.")
+        float,
+        typer.Option(
+            "--margin", help="Differences below this share are none, e.g. 0.01.", rich_help_panel=HOW
+        ),
     ] = 0.01,
     server: Annotated[
         str | None,
-        typer.Option("--server", help="Compare with PyTorch too, on cpu or cuda.", show_default=False),
+        typer.Option(
+            "--server",
+            help="Compare with PyTorch too, on cpu or cuda.",
+            rich_help_panel=_SERVER,
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -79,13 +92,20 @@ def compare(
     server_precision: Annotated[
         str,
         typer.Option(
-            "--server-precision", help="fp32, fp16, bf16, int8, int8_weights, or several: fp32,int8."
+            "--server-precision",
+            help="fp32, fp16, bf16, int8, int8_weights, or several: fp32,int8.",
+            rich_help_panel=_SERVER,
         ),
     ] = "fp32",
     server_compile: Annotated[
-        bool, typer.Option("--server-compile", help="Run the source model through torch.compile.")
+        bool,
+        typer.Option(
+            "--server-compile", help="Run the source model through torch.compile.", rich_help_panel=_SERVER
+        ),
     ] = False,
-    largest_batch: Annotated[int, typer.Option("--largest-batch", help="Where the batch sweep ends.")] = 64,
+    largest_batch: Annotated[
+        int, typer.Option("--largest-batch", help="Where the batch sweep ends.", rich_help_panel=_SERVER)
+    ] = 64,
     power: Annotated[
         bool, typer.Option("--power", help="Energy of each file and of the server, where there is a meter.")
     ] = False,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -16,7 +20,19 @@ def examples(*lines: str) -> str:
     """
     # Typer reads the text as rich's markup, in which [ opens a tag.
     # The empty line first: Typer takes away the indentation that all lines after the first have in common.
-    return "\n".join(["", "Examples:", *(f"  {line}" for line in lines)]).replace("[", "\\[")
+    return "\n".join(["", "Examples:", *(f"  {_continued(line)}" for line in lines)]).replace("[", "\\[")
+
+
+def _continued(line: str) -> str:
+    """A command that fits a terminal of 80 columns: a longer one goes on behind a backslash, before an option."""
+    first, *more = re.split(r" (?=-)", line)
+    rows = [first]
+    for part in more:
+        if len(rows[-1]) + len(part) > _EXAMPLE_COLUMNS:
+            rows.append(f"  {part}")
+        else:
+            rows[-1] += f" {part}"
+    return " \\\n  ".join(rows)
 
 
 def write_conventionally(app: typer.Typer) -> None:
@@ -28,11 +44,19 @@ def write_conventionally(app: typer.Typer) -> None:
     app.info.cls = _Group
     for command in app.registered_commands:
         command.cls = _Command
+        command.help = _reflowed(inspect.getdoc(command.callback) or "")
     for group in app.registered_groups:
         if group.typer_instance is not None:
             group.cls = _Group
             write_conventionally(group.typer_instance)
 
+
+def _reflowed(text: str) -> str:
+    """Paragraphs without the source's line ends, which Typer would keep: the terminal's width is another."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+_EXAMPLE_COLUMNS = 72  # of 80, less the indentation, the backslash and the margins
 
 # Python's names of types, in which Typer would write them, and what other commands' help pages say.
 _VALUES = {
@@ -66,7 +90,26 @@ def _name_argument(param: Any) -> None:
     param.display_type_rich = lambda ctx: None
 
 
+@contextmanager
+def _one_spelling(params: list[Any]) -> Iterator[None]:
+    """Leave --num_threads out beside --num-threads: both are taken, and two cost a narrow page its last letters."""
+    spelled = {param: param.opts for param in params}
+    for param, opts in spelled.items():
+        param.opts = [
+            opt for opt in opts if opt.replace("_", "-") == opt or opt.replace("_", "-") not in opts
+        ]
+    try:
+        yield
+    finally:
+        for param, opts in spelled.items():
+            param.opts = opts
+
+
 class _Command(TyperCommand):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with _one_spelling(self.params):
+            super().format_help(ctx, formatter)
+
     def get_params(self, ctx: Any) -> list[Any]:
         return _named(super().get_params(ctx), ctx)
 

@@ -18,15 +18,29 @@ if TYPE_CHECKING:
     from ..android_harness.power import PowerMeter
     from ..results.records import Run
 
+# The parts of the help pages.
+HOW = "How it is measured"
+ENERGY = "Energy"
+ON_DEVICES = "On a phone or board"
+KEPT = "What is kept and printed"
+
 Threads = Annotated[
-    str, typer.Option("--num-threads", "--num_threads", "-t", help="CPU threads, e.g. 1 or 1,2,4.")
+    str,
+    typer.Option(
+        "--num-threads", "--num_threads", "-t", help="CPU threads, e.g. 1 or 1,2,4.", rich_help_panel=HOW
+    ),
 ]
 Affinity = Annotated[
-    str | None, typer.Option("--cpu-affinity", help="CPUs to run on, e.g. 0,1 or 4-7.", show_default=False)
+    str | None,
+    typer.Option(
+        "--cpu-affinity", help="CPUs to run on, e.g. 0,1 or 4-7.", show_default=False, rich_help_panel=HOW
+    ),
 ]
 Xnnpack = Annotated[
     bool,
-    typer.Option("--xnnpack/--no-xnnpack", help="Let LiteRT use XNNPACK.", show_default=True),
+    typer.Option(
+        "--xnnpack/--no-xnnpack", help="Let LiteRT use XNNPACK.", show_default=True, rich_help_panel=HOW
+    ),
 ]
 UseXnnpack = Annotated[
     str | None,
@@ -36,19 +50,27 @@ Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", help="An .npz with the inputs, by name or in order; else random values."),
 ]
-Runtime = Annotated[str | None, typer.Option("--runtime", help="Instead of the one the suffix means.")]
+Runtime = Annotated[
+    str | None, typer.Option("--runtime", help="Instead of the one the suffix means.", rich_help_panel=HOW)
+]
 EmulatedDevice = Annotated[
     str | None, typer.Option("--profile", "--device", "-p", help="The device to emulate.")
 ]
 Formats = Annotated[str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")]
-MaxTime = Annotated[float, typer.Option("--max-time", help="Seconds a configuration may take.")]
+MaxTime = Annotated[
+    float, typer.Option("--max-time", help="Seconds a configuration may take.", rich_help_panel=HOW)
+]
 Store = Annotated[
     str | None,
-    typer.Option("--store", help="Database URL of the results (default: SQLite in the user's data folder)."),
+    typer.Option(
+        "--store",
+        help="Database URL of the results (default: SQLite in the user's data folder).",
+        rich_help_panel=KEPT,
+    ),
 ]
-NoStore = Annotated[bool, typer.Option("--no-store", help="Don't keep the results.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, one line a measurement.")]
-Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Don't keep the results.", rich_help_panel=KEPT)]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, one line a measurement.", rich_help_panel=KEPT)]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.", rich_help_panel=KEPT)]
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import typer
 from ..errors import InputError
 from ..wording import counted
 from . import interrupts
-from .measuring import keep
+from .measuring import ENERGY, ON_DEVICES, keep
 from .reporter import Reporter
 
 if TYPE_CHECKING:
@@ -20,31 +20,63 @@ if TYPE_CHECKING:
 
 RunnerPath = Annotated[
     Path | None,
-    typer.Option("--runner", help="On a device: your benchmark_model or executor_runner instead of ours."),
+    typer.Option(
+        "--runner",
+        help="On a device: your benchmark_model or executor_runner instead of ours.",
+        rich_help_panel=ON_DEVICES,
+    ),
 ]
 Wait = Annotated[
-    float, typer.Option("--wait", help="Seconds to wait for a device that is in use or was lost.")
+    float,
+    typer.Option(
+        "--wait", help="Seconds to wait for a device that is in use or was lost.", rich_help_panel=ON_DEVICES
+    ),
 ]
 CoolDown = Annotated[
     bool,
-    typer.Option("--cool-down/--no-cool-down", help="Wait until a device is as cool as its profile says."),
+    typer.Option(
+        "--cool-down/--no-cool-down",
+        help="Wait until a device is as cool as its profile says.",
+        rich_help_panel=ON_DEVICES,
+    ),
 ]
 AcceptHostKey = Annotated[
-    bool, typer.Option("--accept-host-key", help="Take and remember an ssh host key that isn't known.")
+    bool,
+    typer.Option(
+        "--accept-host-key",
+        help="Take and remember an ssh host key that isn't known.",
+        rich_help_panel=ON_DEVICES,
+    ),
 ]
 AllowRoot = Annotated[
-    bool, typer.Option("--allow-root", help="Use root on the device: sets the CPU governor to performance.")
+    bool,
+    typer.Option(
+        "--allow-root",
+        help="Use root on the device: sets the CPU governor to performance.",
+        rich_help_panel=ON_DEVICES,
+    ),
 ]
 WhileCharging = Annotated[
-    bool, typer.Option("--while-charging", help="Read a battery's gauge although the device charges.")
+    bool,
+    typer.Option(
+        "--while-charging", help="Read a battery's gauge although the device charges.", rich_help_panel=ENERGY
+    ),
 ]
 InApp = Annotated[
     bool,
-    typer.Option("--in-app", help="On a phone: also in the sample app of edgeopt app, beside the shell."),
+    typer.Option(
+        "--in-app",
+        help="On a phone: also in the sample app of edgeopt app, beside the shell.",
+        rich_help_panel=ON_DEVICES,
+    ),
 ]
 AppPackage = Annotated[
     str | None,
-    typer.Option("--package", help="With --in-app: the app's id, like com.acme.vision.sample."),
+    typer.Option(
+        "--package",
+        help="With --in-app: the app's id, like com.acme.vision.sample.",
+        rich_help_panel=ON_DEVICES,
+    ),
 ]
 
 

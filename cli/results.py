@@ -10,6 +10,7 @@ import typer
 from ..errors import GateError, InputError
 from .help_pages import examples
 from .measuring import (
+    HOW,
     Affinity,
     Csv,
     EmulatedDevice,
@@ -116,12 +117,18 @@ def gate(
         str, typer.Option("--max-regression", help="What may be lost, e.g. 5% or 0.05.")
     ] = "5%",
     metrics: Annotated[
-        str, typer.Option("--metric", help="e.g. latency_ms,peak_memory_mib,size_bytes.")
+        str,
+        typer.Option(
+            "--metric",
+            help="One or several of latency_ms, peak_memory_mib, size_bytes, ...; comma-separated.",
+        ),
     ] = "latency_ms",
     runtime: Runtime = None,
     cpu_affinity: Affinity = None,
     xnnpack: Xnnpack = True,
-    rounds: Annotated[int, typer.Option("--rounds", help="Rounds when measuring side by side.")] = 6,
+    rounds: Annotated[
+        int, typer.Option("--rounds", help="Rounds when measuring side by side.", rich_help_panel=HOW)
+    ] = 6,
     max_time: MaxTime = 20.0,
     inputs: Inputs = None,
     store: Store = None,

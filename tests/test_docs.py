@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -64,6 +65,38 @@ def test_help_pages_name_values_as_other_commands_do() -> None:
     assert re.findall(r"^ Usage: .*\{.*", page, re.MULTILINE) == []
 
 
+def test_help_pages_are_whole_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is cut, and a command at the end goes on behind a backslash where it doesn't fit."""
+    import typer.rich_utils
+    from typer.testing import CliRunner
+
+    from edgeopt.cli.app import app
+
+    monkeypatch.setattr(typer.rich_utils, "MAX_WIDTH", 80)
+    for command in commands():
+        page = CliRunner().invoke(app, [*command, "--help"], color=False).output
+        assert "…" not in page, f"{' '.join(command)}: {[row for row in page.splitlines() if '…' in row]}"
+        _, found, end = page.partition("Examples:\n")
+        rows = [row.strip() for row in end.splitlines()] if found else []
+        continued = [
+            row for before, row in itertools.pairwise(rows) if row and not row.startswith("edgeopt ")
+            and not before.endswith("\\")
+        ]  # fmt: skip
+        assert not continued, f"{' '.join(command)}: {continued}"
+
+
+def test_the_phone_worlds_spelling_is_taken_and_not_shown() -> None:
+    from typer.testing import CliRunner
+
+    from edgeopt.cli.app import app
+
+    assert "--num_threads" not in CliRunner().invoke(app, ["bench", "--help"]).output
+    done = CliRunner().invoke(
+        app, ["bench", "no.tflite", "--num_threads", "2", "--num_runs", "5", "--no-store"]
+    )
+    assert "no.tflite does not exist" in str(done.exception)  # and not: No such option
+
+
 def readme_commands() -> list[list[str]]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(?:console|sh)\n(.*?)```", text, flags=re.S)
@@ -78,7 +111,7 @@ def help_examples() -> list[list[str]]:
     from edgeopt.cli.app import app
 
     pages = [command.epilog or "" for command in get_command(app).commands.values()]  # type: ignore[attr-defined]
-    lines = [line.strip() for page in pages for line in page.splitlines()]
+    lines = [line.strip() for page in pages for line in re.sub(r"\\\n\s*", "", page).splitlines()]
     return [shlex.split(line.partition(" > ")[0]) for line in lines if line.startswith("edgeopt ")]
 
 
