@@ -262,7 +262,9 @@ def check_output(path: Path, *, force: bool) -> None:
     if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} is not a bundle: --force replaces bundles only; give another -o.")
     parent = _existing_parent(path)
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
+    if not parent.is_dir():
+        raise InputError(f"{path} can't be written: {parent} is a file, not a folder; give another -o.")
+    if not os.access(parent, os.W_OK):
         raise InputError(f"{path} can't be written: no permission in {parent}; give another -o.")
 
 

@@ -10,6 +10,7 @@ import typer
 
 from . import export_options as given
 from .help_pages import examples
+from .measuring import draw_table
 from .options import Json, Quiet, Verbose
 from .reporter import Reporter
 
@@ -141,30 +142,26 @@ def _draw_roofline(path: Path, found: Estimates) -> None:
 
 
 def _draw(console: Console, found: Estimates, *, per_layer: bool) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("file", no_wrap=True)
-    for column in ("threads", "latency", "80% band", "memory", "energy"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("grade", no_wrap=True)
-    for item in found.items:
-        latency = item.latency
-        table.add_row(
-            item.artifact,
-            str(latency.num_threads),
-            f"{_number(latency.latency_ms)} ms",
-            f"{_number(latency.low_ms)} to {_number(latency.high_ms)}",
-            f"{_number(item.memory.peak_mib)} MiB",
-            f"{_number(item.energy.dynamic_mj)} mJ" if item.energy else "not known",
-            latency.grade,
-        )
-    console.print(table)
+    rows = [_row(item) for item in found.items]
+    draw_table(console, rows, list(rows[0]), spare=("energy", "memory"))
     for item in found.items:
         if per_layer:
             console.print()
             _draw_layers(console, item)
     _draw_words(console, found)
+
+
+def _row(item: ArtifactEstimate) -> dict[str, str]:
+    latency = item.latency
+    return {
+        "file": item.artifact,
+        "threads": str(latency.num_threads),
+        "latency": f"{_number(latency.latency_ms)} ms",
+        "80% band": f"{_number(latency.low_ms)} to {_number(latency.high_ms)}",
+        "memory": f"{_number(item.memory.peak_mib)} MiB",
+        "energy": f"{_number(item.energy.dynamic_mj)} mJ" if item.energy else "not known",
+        "grade": latency.grade,
+    }
 
 
 def _draw_words(console: Console, found: Estimates) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -196,6 +197,10 @@ def find_meter(name: str | None, reporter: Reporter) -> PowerMeter | None:
         return None
 
 
+def _is_figure(cell: str) -> bool:
+    return not cell or (cell[0].isdigit() and re.match(r"\d{4}-\d\d-\d\d", cell) is None)
+
+
 def draw_table(
     console: Console,
     rows: Sequence[Mapping[str, str]],
@@ -216,7 +221,7 @@ def draw_table(
     kept = list(columns)
 
     def natural() -> int:
-        return sum(max(len(heading(c)), *(len(row.get(c, "")) for row in rows)) + 2 for c in kept)
+        return sum(max(len(heading(c)), *(len(row.get(c, "")) for row in rows)) + 2 for c in kept) - 2
 
     if not console.is_terminal:
         console.width = max(console.width, natural())
@@ -225,8 +230,10 @@ def draw_table(
             kept.remove(column)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in kept:
-        is_number = all(row.get(column, "")[:1].isdigit() or not row.get(column) for row in rows)
-        table.add_column(heading(column), justify="right" if is_number else "left", overflow="fold")
+        is_number = all(_is_figure(row.get(column, "")) for row in rows)
+        # A figure stays in one piece; names go on in the next line where there is no room.
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        table.add_column(heading(column), justify=justify, no_wrap=is_number, overflow="fold")
     for row in rows:
         table.add_row(*(escape(row.get(column, "")) for column in kept))
     console.print(table)

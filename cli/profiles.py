@@ -142,8 +142,9 @@ def _draw_list(out: Console, entries: list[ProfileEntry]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     with_title = out.width >= 100 or not out.is_terminal
-    for heading in ("name", "big cores", "int8 and fp16"):
+    for heading in ("name", "big cores"):
         table.add_column(heading, no_wrap=True)
+    table.add_column("int8 and fp16")  # words, which a narrow terminal breaks between
     table.add_column("RAM", justify="right", no_wrap=True)
     table.add_column("origin", no_wrap=True)
     if with_title:

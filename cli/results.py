@@ -87,7 +87,10 @@ def history(
 
     def draw(console: Console) -> None:
         if rows:
-            draw_table(console, rows, columns, spare=("conditions", "device", "threads"))
+            same = ("metric",) if len({row["metric"] for row in rows}) == 1 else ()
+            draw_table(
+                console, rows, columns, spare=("conditions", "device", "threads", "target", *same, "run")
+            )
         else:
             console.print("nothing stored matches")
 

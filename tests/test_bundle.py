@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from app_bundles import PICTURE, make_bundle
 
-from edgeopt.bundle import MANIFEST, load_bundle, staged
+from edgeopt.bundle import MANIFEST, check_output, load_bundle, staged
 from edgeopt.errors import InputError
 
 
@@ -62,3 +62,9 @@ def test_a_manifest_that_names_other_files_is_refused(tmp_path: Path) -> None:
     manifest.write_text(json.dumps(data))
     with pytest.raises(InputError, match="has no hash of"):
         load_bundle(made.path)
+
+
+def test_an_output_below_a_file_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(InputError, match=r"notes is a file, not a folder; give another -o"):
+        check_output(tmp_path / "notes" / "net", force=False)

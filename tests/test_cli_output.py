@@ -109,3 +109,27 @@ def test_python_dash_m_is_the_command() -> None:
         [sys.executable, "-m", "edgeopt", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("edgeopt ")
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 200])
+def test_a_narrow_table_keeps_its_figures_whole(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from rich.console import Console
+
+    from edgeopt.cli.measuring import draw_table
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    row = {
+        "file": "model.int8-dynamic.tflite", "threads": "1", "latency": "0.0765 ms", "80% band": "0.0500 to 0.14",
+        "memory": "3.54 MiB", "energy": "0.25 mJ", "grade": "predicted",
+    }  # fmt: skip
+    out = io.StringIO()
+    terminal = Console(file=out, force_terminal=True, color_system=None, width=width)
+    draw_table(terminal, [row], list(row), spare=("energy", "memory"))
+    table = out.getvalue()
+    assert "0.0765 ms" in table and "0.0500 to 0.14" in table and "…" not in table
+    assert ("0.25 mJ" in table) is (width == 200) and max(map(len, table.splitlines())) <= width
+    pipe = io.StringIO()
+    draw_table(Console(file=pipe, width=width), [row], list(row), spare=("energy", "memory"))
+    assert "model.int8-dynamic.tflite        1  0.0765 ms" in pipe.getvalue() and "0.25 mJ" in pipe.getvalue()
