@@ -125,9 +125,9 @@ def operators_that_lose_an_operand(prepared: torch.fx.GraphModule) -> set[str]:
         spans = [_observed_span(prepared, source) for source in node.all_input_nodes]
         known = [span for span in spans if span is not None]
         results = [_observed_span(prepared, user) for user in node.users]
-        if any(span is not None and not span < _LARGEST_SPAN for span in (*known, *results)) or (
-            len(known) == 2 and min(known) * _STEPS < max(known) and _is_softmax_input(node)
-        ):
+        too_large = any(span is not None and not span < _LARGEST_SPAN for span in (*known, *results))
+        drowned = len(known) == 2 and min(known) * _STEPS < max(known)
+        if too_large or (drowned and _is_softmax_input(node)):
             lost.add(node.name)
     return lost
 
