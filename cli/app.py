@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 
 import typer
 
@@ -111,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Typer ends so when the reader of a pipe is gone; else it was the user's own code.
         if isinstance(error.__context__, BrokenPipeError):
             return _BROKEN_PIPE
+        if _by_typer(error):  # shell completion ends the process as soon as it has answered
+            return error.code if isinstance(error.code, int) else 0
         _fail(
             command,
             f"{_where(error)} ended the command with sys.exit({error.code!r}): take it out.",
@@ -161,12 +164,22 @@ def _fail(command: str, *messages: str, as_json: bool) -> None:
             sys.stderr.write("".join(f"error: {message}\n" for message in messages))
 
 
+def _by_typer(error: BaseException) -> bool:
+    trace = _last_trace(error)
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "typer"
+
+
 def _where(error: BaseException) -> str:
     """File and line that raised it."""
+    trace = _last_trace(error)
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "something"
+
+
+def _last_trace(error: BaseException) -> TracebackType | None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "something"
+    return trace
 
 
 def _print_traceback(error: BaseException) -> None:

@@ -93,3 +93,35 @@ def test_a_path_that_is_not_utf8_is_refused_before_the_work(
         assert main([*command, "--json"]) == 2
         out = capsys.readouterr().out
         assert "is not UTF-8" in json.loads(out.encode())["errors"][0]
+
+
+@pytest.mark.parametrize(
+    ("ask", "arguments", "answer"),
+    [
+        ({"_EDGEOPT_COMPLETE": "complete_bash", "COMP_WORDS": "edgeopt ben", "COMP_CWORD": "1"}, [], "bench"),
+        (
+            {"_EDGEOPT_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "edgeopt bench --num-th"}, [],
+            "--num-threads",
+        ),
+        ({}, ["--show-completion", "bash"], "complete -o default"),
+        ({}, ["--install-completion", "bash"], "completion installed"),
+    ],
+)  # fmt: skip
+def test_shell_completion_answers_and_says_nothing_else(
+    ask: dict[str, str], arguments: list[str], answer: str, tmp_path: Path
+) -> None:
+    environment = {
+        **os.environ,
+        **ask,
+        "HOME": str(tmp_path),
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeopt", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert answer in done.stdout
