@@ -16,6 +16,7 @@ from ..models.source import SourceModel
 from ..optimizers.passes import OptimizedModel
 from .computed_weights import use_products
 from .dynamic_tflite import merge_sizes, spread_by_adding
+from .finite_masks import use_finite_masks
 from .float_io import use_float_io
 from .rewrites import rewrite_program
 
@@ -121,6 +122,8 @@ def _convert_fixed(
             program, fx_infra.decomp.pre_convert_decomp(), can_skip=False
         )
         program = core._run_convert_passes(program)
+        if quantized:
+            use_finite_masks(program)
         _name_by_path(program)
         progress("lowering to LiteRT")
         exporter = litert_converter.exported_programs_to_flatbuffer([program], [entry], quant_config=mode)
