@@ -16,28 +16,48 @@ def mended_lowering() -> Iterator[None]:
     from executorch.backends.xnnpack._passes import channels_last_tagged_reshape_pass as module
 
     layout = module.ChannelsLastTaggedReshapePass
-    original = layout.input_to_nhwc
+    to_nhwc, to_nchw = layout.input_to_nhwc, layout.input_to_nchw
+
+    def turn(
+        self: Any, node: torch.fx.Node, target: torch.fx.Node, memory_format: torch.memory_format
+    ) -> bool:
+        """Turn what is quantised at run time before it is quantised; False where nothing is."""
+        source = _computed_source(node) if module.is_dynamic_qdq(node) else None
+        if source is None:
+            return False
+        turned = source.meta.get(layout.PARTNER_NODE)
+        if turned is None:
+            with node.graph.inserting_after(source):
+                turned = self.create_call_function_node(
+                    node.graph.owning_module,
+                    module.exir_ops.edge.aten._to_copy.default,
+                    (source,),
+                    memory_format,
+                )
+            last = memory_format is torch.channels_last
+            (layout.mark_as_nhwc_node if last else layout.mark_as_nchw_node)(turned)
+            self.make_partners(source, turned)
+        target.replace_input_with(node, _quantised_again(node, source, turned))
+        _erase_unread(node)
+        return True
 
     def input_to_nhwc(self: Any, graph_module: Any, node: torch.fx.Node, target: torch.fx.Node) -> None:
         """To bring the input of a convolution that is quantised at run time into NHWC, ExecuTorch goes up from it
         to the first operand of the first operand and so on, past its source, and turns whatever it finds there:
         a tensor that may have another rank, or be read by others in NCHW."""
-        source = _computed_source(node) if module.is_dynamic_qdq(node) else None
-        if source is None or layout.is_nhwc_node(node):
-            original(self, graph_module, node, target)
-            return
-        turned = source.meta.get(layout.PARTNER_NODE)
-        if turned is None:
-            with graph_module.graph.inserting_after(source):
-                turned = self.create_call_function_node(
-                    graph_module, module.exir_ops.edge.aten._to_copy.default, (source,), torch.channels_last
-                )
-            layout.mark_as_nhwc_node(turned)
-            self.make_partners(source, turned)
-        target.replace_input_with(node, _quantised_again(node, source, turned))
-        _erase_unread(node)
+        if layout.is_nhwc_node(node) or not turn(self, node, target, torch.channels_last):
+            to_nhwc(self, graph_module, node, target)
 
-    with patch.object(layout, "input_to_nhwc", input_to_nhwc):
+    def input_to_nchw(self: Any, graph_module: Any, node: torch.fx.Node, target: torch.fx.Node) -> None:
+        """Behind a convolution, ExecuTorch turns the input of a linear layer between its quantisation at run time and
+        the layer, which then isn't quantised any more."""
+        if not layout.is_nhwc_node(node) or not turn(self, node, target, torch.contiguous_format):
+            to_nchw(self, graph_module, node, target)
+
+    with (
+        patch.object(layout, "input_to_nhwc", input_to_nhwc),
+        patch.object(layout, "input_to_nchw", input_to_nchw),
+    ):
         yield
 
 

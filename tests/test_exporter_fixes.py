@@ -27,11 +27,29 @@ class Reduction(nn.Module):
         return self.out(self.reduce(y).reshape(1, 8, -1).permute(0, 2, 1))
 
 
+class ChannelsLast(nn.Module):
+    """A head over the channels of each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 16, 3, 2), nn.Linear(16, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.conv(x.permute(0, 3, 1, 2)).relu().permute(0, 2, 3, 1))
+
+
 def test_a_convolution_over_tokens_quantised_at_run_time(tmp_path: Path) -> None:
+    assert_dynamic_int8_agrees(Reduction(), torch.randn(1, 16, 8), tmp_path / "model.pte")
+
+
+def test_a_linear_layer_over_channels_quantised_at_run_time(tmp_path: Path) -> None:
+    assert_dynamic_int8_agrees(ChannelsLast(), torch.randn(1, 24, 24, 3), tmp_path / "model.pte")
+
+
+def assert_dynamic_int8_agrees(model: nn.Module, example: torch.Tensor, path: Path) -> None:
     torch.manual_seed(0)
-    source = load_source_model(Reduction(), example_inputs=torch.randn(1, 16, 8))
-    model = Optimizer(capture(source), Context(None, lambda what: None)).run(load_recipe("int8-dynamic"))
-    path = tmp_path / "model.pte"
-    executorch.convert(model, path, lambda what: None)
+    source = load_source_model(model.eval(), example_inputs=example)
+    optimized = Optimizer(capture(source), Context(None, lambda what: None)).run(load_recipe("int8-dynamic"))
+    executorch.convert(optimized, path, lambda what: None)
     result = check_file_outputs(path, "int8-dynamic", make_checks(source, None, None, None))
     assert result.passed, result.parity
