@@ -62,7 +62,7 @@ def history(
     since: Annotated[
         str | None, typer.Option("--since", help="Only from this date on, e.g. 2026-11-01.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many; 0: all.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0: all.")] = 50,
     store: Store = None,
     csv: Csv = False,
     markdown: Markdown = False,

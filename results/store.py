@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,22 @@ _HELP = {
     "readonly|unable to open": "check the rights of the file and its folder, or give another --store",
     "is locked": "another program holds it: run again when that is done, or give another --store",
 }
+
+
+def _utc(since: str) -> str:
+    """A date or time as the store writes times; one without a zone is UTC.
+
+    Raises:
+        InputError: neither a date nor a time.
+    """
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError:
+        raise InputError(
+            f"--since takes a date or a time (UTC), e.g. 2026-11-01 or 2026-11-01T18:30, not {since!r}."
+        ) from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="seconds")
 
 
 class Store:
@@ -128,6 +145,9 @@ class Store:
 
         Args:
             artifact: part of an artefact's or subject's name. since: ISO date or time (UTC).
+
+        Raises:
+            InputError: since is no date.
         """
         query = (
             sa.select(_RUNS.c.created_at, _RUNS.c.command, _RUNS.c.subject, _MEASUREMENTS)
@@ -148,7 +168,7 @@ class Store:
             if wanted:
                 query = query.where(column == wanted)
         if since:
-            query = query.where(_RUNS.c.created_at >= since)
+            query = query.where(_RUNS.c.created_at >= _utc(since))
         if limit:
             query = query.limit(limit)
         with self._transaction() as connection:

@@ -93,6 +93,12 @@ def test_history_filters(tmp_path: Path) -> None:
     assert store.history(artifact="5_%") == []
     assert [m["artifact"] for m in store.history(target="emulator")] == ["dog.pte"]
     assert [m["artifact"] for m in store.history(since="2026-06-01")] == ["dog.pte"]
+    for since in ("2026-01-01", "20260101", "2026-01-01T02:00+02:00", "2026-01-01 00:00:00Z"):
+        assert len(store.history(since=since)) == 2, since
+    assert len(store.history(since="2026-01-01T00:00:01")) == 1
+    for wrong in ("yesterday", "2026-13-01", "x"):
+        with pytest.raises(InputError, match="--since takes a date or a time"):
+            store.history(since=wrong)
     assert len(store.history(limit=1)) == 1
 
 
