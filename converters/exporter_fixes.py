@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -57,8 +57,21 @@ def mended_lowering() -> Iterator[None]:
     with (
         patch.object(layout, "input_to_nhwc", input_to_nhwc),
         patch.object(layout, "input_to_nchw", input_to_nchw),
+        patch.object(layout, "is_nhwc_node", _of_any_rank(layout.is_nhwc_node, False)),
+        patch.object(layout, "is_nchw_node", _of_any_rank(layout.is_nchw_node, True)),
     ):
         yield
+
+
+def _of_any_rank(asked: Callable[[torch.fx.Node], bool], answer: bool) -> Any:
+    """ExecuTorch asks the first row of a quantised input for its layout: for a single number, which has none, the
+    answer is given here."""
+
+    def state(node: torch.fx.Node) -> bool:
+        value = node.meta.get("val")
+        return answer if isinstance(value, torch.Tensor) and value.ndim == 0 else asked(node)
+
+    return staticmethod(state)
 
 
 def _computed_source(dequantize: torch.fx.Node) -> torch.fx.Node | None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from edgeopt.converters import executorch
 from edgeopt.converters.checks import check_file_outputs, make_checks
+from edgeopt.models import load_calibration
 from edgeopt.models.program import capture
 from edgeopt.models.source import load_source_model
 from edgeopt.optimizers.passes import Context, Optimizer
@@ -52,4 +53,26 @@ def assert_dynamic_int8_agrees(model: nn.Module, example: torch.Tensor, path: Pa
     optimized = Optimizer(capture(source), Context(None, lambda what: None)).run(load_recipe("int8-dynamic"))
     executorch.convert(optimized, path, lambda what: None)
     result = check_file_outputs(path, "int8-dynamic", make_checks(source, None, None, None))
+    assert result.passed, result.parity
+
+
+class Scaled(nn.Module):
+    """A number among the inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 8, 3), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return self.out(self.conv(x).mean((2, 3))) * scale
+
+
+def test_a_number_as_an_input_of_static_int8(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rows = [(2 * torch.randn(1, 3, 16, 16), 2 * torch.randn(())) for _ in range(16)]
+    source = load_source_model(Scaled(), example_inputs=rows[0])
+    context = Context(load_calibration(source, rows), lambda what: None)
+    optimized = Optimizer(capture(source), context).run(load_recipe("int8-static"))
+    executorch.convert(optimized, tmp_path / "model.pte", lambda what: None)
+    result = check_file_outputs(tmp_path / "model.pte", "int8-static", make_checks(source, None, None, None))
     assert result.passed, result.parity
