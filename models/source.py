@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError
@@ -320,15 +321,18 @@ def _companion_inputs(
         (getattr(companions, "example_inputs", None), "example_inputs()"),
         (getattr(module, "example_inputs", None), "the model's example_inputs()"),
     ]
-    for function, where in candidates:
-        if callable(function):
-            return _call_for_inputs(function, where)
+    for found, where in candidates:
+        if callable(found):
+            return _call_for_inputs(found, where)
+        if isinstance(found, torch.Tensor | np.ndarray | tuple | list | dict):
+            return _call_for_inputs(found, where.removesuffix("()"))
     return None
 
 
-def _call_for_inputs(function: Callable[[], Any], where: str) -> ExampleInputs:
+def _call_for_inputs(found: Any, where: str) -> ExampleInputs:
+    """Example inputs that a function returns, or that are themselves what ``found`` is."""
     try:
-        value = function()
+        value = found() if callable(found) else found
     except Exception as error:
         raise InputError(f"{where} failed: {brief(error)}.") from error
     return inputs_from_value(value, where)
@@ -342,8 +346,8 @@ def _given_inputs(module: torch.nn.Module, given: Any, shapes: Sequence[str]) ->
         return inputs_from_shapes(shapes, parameters)
     if isinstance(given, str | Path):
         if ":" in str(given) and not Path(given).exists():
-            function, _ = resolve(str(given), "--example-inputs")
-            return _call_for_inputs(function, f"--example-inputs {given}")
+            found, _ = resolve(str(given), "--example-inputs")
+            return _call_for_inputs(found, f"--example-inputs {given}")
         return inputs_from_npz(Path(given), parameters)
     return inputs_from_value(given, "example_inputs")
 

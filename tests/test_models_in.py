@@ -27,6 +27,21 @@ def capture_of(module: nn.Module, *inputs: torch.Tensor):
     return program.capture(load_source_model(module, example_inputs=inputs))
 
 
+@pytest.mark.parametrize(
+    "written", ["torch.ones(1, 4)", "(torch.ones(1, 4),)", "dict(input=torch.ones(1, 4))"]
+)
+def test_example_inputs_need_no_function(written: str, tmp_path: Path) -> None:
+    (tmp_path / "net_and_inputs.py").write_text(
+        f"import torch\nnet = torch.nn.Linear(4, 2)\nsome = example_inputs = {written}\n"
+    )
+    spec = f"{tmp_path / 'net_and_inputs.py'}"
+    for source in (
+        load_source_model(f"{spec}:net"),
+        load_source_model(f"{spec}:net", example_inputs=f"{spec}:some"),
+    ):
+        assert [tuple(tensor.shape) for tensor in source.inputs] == [(1, 4)]
+
+
 @given(st.text(max_size=30))
 def test_any_shape_description_is_read_or_refused(text: str) -> None:
     try:
