@@ -13,6 +13,7 @@ from ..disk import disk_trouble
 from ..errors import EdgeoptError
 from ..models.findings import Finding
 from ..models.program import module_path, source_line
+from ..wording import shortened
 
 _OTHER = {"pte": ".tflite", "tflite": ".pte"}
 _REPLACE = "replace it by other operators, or use the {other}"
@@ -133,7 +134,7 @@ def _first_line(error: BaseException) -> str:
     for part in _chain(error):
         lines = [line.strip() for line in str(part).splitlines() if line.strip()]
         if lines:
-            return re.sub(r"(?<![\w.])/(?:[^\s/:']+/)+", "", lines[0])[:200].rstrip(".")
+            return shortened(re.sub(r"(?<![\w.])/(?:[^\s/:']+/)+", "", lines[0])).rstrip(".")
     return ""
 
 

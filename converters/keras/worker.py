@@ -26,6 +26,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from ...errors import EdgeoptError, InputError
+from ...wording import shortened
 
 
 class Worker:
@@ -56,7 +57,7 @@ class Worker:
                 }
             except Exception as error:
                 logging.getLogger(__name__).exception("request failed")
-                text = " ".join(str(error).split())[:300]
+                text = shortened(" ".join(str(error).split()), 300)
                 answer = {
                     "error": {
                         "kind": "edgeopt",
