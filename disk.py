@@ -1,7 +1,8 @@
-"""A disk that is full, told as what it is: which place, and what to do."""
+"""Places on the disk: where the cache is, and a disk that is full told as what it is."""
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from contextlib import suppress
@@ -12,6 +13,17 @@ _FULL = "No space left on device"
 _QUOTA = "Disk quota exceeded"
 _LIMIT = "File too large"
 _PLENTY = 256 * 2**20
+
+
+def cache_folder() -> Path:
+    """``$EDGEOPT_CACHE_DIR``, else the platform's cache folder for edgeopt; it need not be there."""
+    chosen = os.environ.get("EDGEOPT_CACHE_DIR")
+    if chosen:
+        # A shell leaves ~ alone behind a colon or in quotes, and env files never expand it.
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("edgeopt", appauthor=False))
 
 
 def disk_trouble(words: str, folder: Path | None = None) -> tuple[str, str] | None:

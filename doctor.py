@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .disk import cache_folder
+
 
 @dataclass(frozen=True)
 class Check:
@@ -93,9 +95,7 @@ def _tools() -> Iterator[Check]:
 
 
 def _emulator() -> Check:
-    from platformdirs import user_cache_dir
-
-    cache = Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt")) / "emulator"
+    cache = cache_folder() / "emulator"
     found = str(cache) if cache.is_dir() and any(cache.iterdir()) else None
     return Check("arm64 emulator", found, "bench --on emulator", "edgeopt emulator setup")
 

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..disk import cache_folder
+
 # dec rdi; jnz back; ret: a cycle a turn on every core of the last fifteen years (the two are fused, and each turn waits
 # for the one before).
 _LOOP = bytes((0x48, 0xFF, 0xCF, 0x75, 0xFB, 0xC3))
@@ -76,9 +78,7 @@ def measured_mhz() -> float | None:
 
 
 def _file() -> Path:
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt")) / "host_clock.json"
+    return cache_folder() / "host_clock.json"
 
 
 def _keep(file: Path, content: dict[str, object]) -> None:

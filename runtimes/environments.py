@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..disk import cache_folder
 from ..errors import EdgeoptError
 
 Progress = Callable[[str], None]
@@ -30,11 +30,7 @@ _UNREACHABLE = re.compile(
 
 def environment_home(name: str) -> Path:
     """Where the environment ``name`` stands, or will."""
-    from platformdirs import user_cache_dir
-
-    override = os.environ.get("EDGEOPT_CACHE_DIR")
-    cache = Path(override) if override else Path(user_cache_dir("edgeopt", appauthor=False))
-    return cache / f"{name}-py{sys.version_info.major}{sys.version_info.minor}"
+    return cache_folder() / f"{name}-py{sys.version_info.major}{sys.version_info.minor}"
 
 
 def environment_python(

@@ -85,3 +85,18 @@ def test_a_full_disk_is_no_internal_error(
     assert main(["profiles"]) == 2
     said = capsys.readouterr().err
     assert "full; free some space" in " ".join(said.split()) and "internal" not in said
+
+
+def test_one_cache_folder_for_all_and_home_is_understood(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from edgeopt.android_harness.emulator.cache import cache_dir
+    from edgeopt.doctor import _emulator
+    from edgeopt.runtimes.environments import environment_home
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("EDGEOPT_CACHE_DIR", "~/kept")
+    (tmp_path / "kept" / "emulator" / "sysroot").mkdir(parents=True)
+    assert cache_dir() == tmp_path / "kept" / "emulator"
+    assert environment_home("x").parent == tmp_path / "kept"
+    assert _emulator().found == str(cache_dir())

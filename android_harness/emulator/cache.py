@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -13,17 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...disk import cache_folder
 from ...errors import EdgeoptError
 
 
 def cache_dir() -> Path:
     """``$EDGEOPT_CACHE_DIR/emulator``, else the platform's cache folder for edgeopt."""
-    root = os.environ.get("EDGEOPT_CACHE_DIR")
-    if root:
-        return Path(root).expanduser().resolve() / "emulator"
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("edgeopt")) / "emulator"
+    return cache_folder().resolve() / "emulator"
 
 
 @contextmanager
@@ -44,12 +39,6 @@ def locked(folder: Path) -> Iterator[None]:
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...bundle import sha256_of
 from ...errors import EdgeoptError
 from . import build, debian, wheels
-from .cache import cache_dir, locked, read_json, replacing, sha256_of, write_json
+from .cache import cache_dir, locked, read_json, replacing, write_json
 
 Progress = Callable[[str, float | None], None]
 
