@@ -71,8 +71,11 @@ def test_a_number_as_an_input_of_static_int8(tmp_path: Path) -> None:
     torch.manual_seed(0)
     rows = [(2 * torch.randn(1, 3, 16, 16), 2 * torch.randn(())) for _ in range(16)]
     source = load_source_model(Scaled(), example_inputs=rows[0])
-    context = Context(load_calibration(source, rows), lambda what: None)
+    samples = load_calibration(source, rows)
+    context = Context(samples, lambda what: None)
     optimized = Optimizer(capture(source), context).run(load_recipe("int8-static"))
     executorch.convert(optimized, tmp_path / "model.pte", lambda what: None)
-    result = check_file_outputs(tmp_path / "model.pte", "int8-static", make_checks(source, None, None, None))
+    result = check_file_outputs(
+        tmp_path / "model.pte", "int8-static", make_checks(source, samples, None, None)
+    )
     assert result.passed, result.parity
