@@ -303,7 +303,7 @@ class SshTarget(RemoteTarget):
         if isinstance(error, asyncssh.PermissionDenied):
             return DeviceError(
                 f"{self.name} refused the login: check the user name and that your key is in its "
-                "authorized_keys (`ssh-copy-id`).",
+                "authorized_keys (`ssh-copy-id`); a key with a passphrase must be in ssh-agent.",
                 "unusable",
             )
         if isinstance(error, asyncssh.KeyExchangeFailed):
@@ -325,6 +325,11 @@ class SshTarget(RemoteTarget):
         if isinstance(error, ConnectionRefusedError):
             return DeviceError(
                 f"{self.name} refuses connections: is its ssh server running, is the port right?", "lost"
+            )
+        if isinstance(error, OSError) and error.filename:
+            return DeviceError(
+                f"{error.filename}, which the ssh configuration names, can't be read ({error.strerror}).",
+                "unusable",
             )
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
         return DeviceError(

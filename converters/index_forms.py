@@ -10,6 +10,7 @@ from torch.nn import functional
 
 _ATEN = torch.ops.aten
 Form = Callable[..., Any]
+_MOST_COPIES = 16
 
 
 def one_hot(node: torch.fx.Node) -> Form | None:
@@ -21,6 +22,32 @@ def one_hot(node: torch.fx.Node) -> Form | None:
     if not isinstance(classes, int) or classes < 1:
         return None
     return lambda x: (x.unsqueeze(-1) == torch.arange(classes, dtype=x.dtype)).to(x.dtype)
+
+
+def index_copy(node: torch.fx.Node) -> Form | None:
+    """A copy to positions along an axis (a cache of keys and values): LiteRT writes a loop in subgraphs of its own.
+
+    where(arange(n) == index, source, x), one for each of a few positions.
+    """
+    x, dim, index, source = node.args[:4]
+    value = x.meta["val"]  # type: ignore[union-attr]
+    count = index.meta["val"].numel()  # type: ignore[union-attr]
+    if not value.ndim or not 1 <= count <= _MOST_COPIES:
+        return None
+    axis = int(dim) % value.ndim  # type: ignore[arg-type]
+    shape = [-1 if each == axis else 1 for each in range(value.ndim)]
+    order = node.all_input_nodes
+    in_place = node.target is _ATEN.index_copy_.default
+
+    def form(*tensors: torch.Tensor) -> torch.Tensor:
+        held, places, rows = (tensors[order.index(n)] for n in (x, index, source))  # type: ignore[arg-type]
+        found, positions = held, torch.arange(held.shape[axis], dtype=places.dtype).reshape(shape)
+        for number in range(count):
+            row = rows.narrow(axis, number, 1)
+            found = torch.where(positions == places.reshape(-1).narrow(0, number, 1), row, found)
+        return held.copy_(found) if in_place else found
+
+    return form
 
 
 def embedding_bag(node: torch.fx.Node) -> Form | None:
