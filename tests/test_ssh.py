@@ -116,6 +116,18 @@ def test_names_of_the_configuration_work(ssh_server: OpenSshServer) -> None:
     target.close()
 
 
+def test_a_key_of_the_configuration_that_is_missing_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(f"Host pi4\n  HostName 127.0.0.1\n  Port 1\n  IdentityFile {tmp_path}/lost_key\n")
+    target = SshTarget("pi4", config=config, known_hosts=tmp_path / "known")
+    with pytest.raises(
+        DeviceError, match="lost_key, which the ssh configuration names, can't be read"
+    ) as caught:
+        target.execute(["echo"], timeout_s=5)
+    assert caught.value.kind == "unusable"
+    target.close()
+
+
 def test_a_server_that_takes_the_connection_and_never_speaks_is_tried_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
