@@ -7,6 +7,7 @@ as an exported program (.pt2), a TorchScript file, or, through the Python API, a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -364,4 +365,11 @@ def _first_run(
             f"{name}:{dtype_name(tensor.dtype)}{list(tensor.shape)}"
             for name, tensor in zip(signature.names, tensors, strict=True)
         )
+        # Weights and inputs are in float32 by now: another float type can only come from a cast of the model's own.
+        cast = re.search(r"BFloat16|Half|Double", str(error)) if "type" in str(error) else None
+        if isinstance(error, RuntimeError) and cast:
+            kind = {"BFloat16": "bfloat16", "Half": "float16", "Double": "float64"}[cast[0]]
+            raise InputError(
+                f"{origin} casts to {kind} in its forward, and float32 is exported ({brief(error)}): take the cast out."
+            ) from error
         raise InputError(f"{origin} failed on the example inputs ({given}): {brief(error)}.") from error

@@ -42,6 +42,20 @@ def test_example_inputs_need_no_function(written: str, tmp_path: Path) -> None:
         assert [tuple(tensor.shape) for tensor in source.inputs] == [(1, 4)]
 
 
+class Casting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(4, 2).bfloat16()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x.to(torch.bfloat16)).float()
+
+
+def test_a_cast_of_the_models_own_is_named() -> None:
+    with pytest.raises(InputError, match="casts to bfloat16 in its forward"):
+        load_source_model(Casting(), example_inputs=torch.ones(1, 4))
+
+
 @given(st.text(max_size=30))
 def test_any_shape_description_is_read_or_refused(text: str) -> None:
     try:
