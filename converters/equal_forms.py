@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from .attention_forms import plain_attention, product_of_batches
 from .depthwise_forms import depthwise_by_rows
-from .index_forms import embedding_bag, one_hot
+from .index_forms import embedding_bag, index_copy, one_hot
 from .padding_forms import padding_in_numbers, without_padding
 from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
@@ -340,6 +340,7 @@ _TRANSPOSED = _Rule(
 )
 _BAG = _Rule(embedding_bag, None, "an embedding bag is written as an embedding and a reduction")
 _ONE_HOT = _Rule(one_hot, "tflite", "one_hot is written as a comparison with each class")
+_COPY = _Rule(index_copy, "tflite", "a copy to positions is written as where")
 _VOLUME = _Rule(
     _volume_by_slices,
     "pte",
@@ -400,6 +401,8 @@ _RULES: dict[Any, _Rule] = {
     _ATEN.embedding_bag.padding_idx: _BAG,
     _ATEN.embedding_bag.default: _BAG,
     _ATEN.one_hot.default: _ONE_HOT,
+    _ATEN.index_copy.default: _COPY,
+    _ATEN.index_copy_.default: _COPY,
     _ATEN.conv3d.default: _VOLUME,
     _ATEN.conv2d.default: _DEPTHWISE,
     _ATEN.affine_grid_generator.default: _AFFINE,
