@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..optimizers.precision import PRECISIONS
+from ..optimizers.precision import LEAST_STEP, PRECISIONS
 
 # An exact match has no noise at all; JSON has no infinity.
 _EXACT_SNR_DB = 200.0
@@ -99,6 +99,12 @@ def _compare_output(
     reason = ""
     if snr < least:
         reason = f"SNR {snr:.1f} dB is below the {least:.0f} dB that {precision} must keep"
+        peak = float(np.abs(wanted).max())
+        if rule.needs_calibration and peak < LEAST_STEP / 2:
+            reason += (
+                f": the model's values stay below {peak:.2g}, and static int8 has no step below {LEAST_STEP:.1g} "
+                "(load trained weights, or scale this output up)"
+            )
     elif not near:
         reason = f"cosine similarity {cosine:.4f} is below the {rule.min_cosine} that {precision} must keep"
     error = float(np.abs(wanted - got).max()) if wanted.size else 0.0

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import torch
 
 from ..errors import InputError
+from .precision import LEAST_STEP
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.observer import HistogramObserver
 
 ObserverName = Literal["histogram", "min-max", "moving-average", "percentile"]
 _AVERAGING = 0.1
-# XNNPACK takes no scale below this for the product of two; torchao's quantizer has it so too.
-EPS = 2**-12
 
 
 def check_observer(name: str) -> ObserverName:
@@ -47,12 +46,12 @@ def activation_observer(name: ObserverName, percentile: float = 99.99) -> Any:
     from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver, MovingAverageMinMaxObserver
 
     if name == "min-max":
-        return MinMaxObserver.with_args(eps=EPS)
+        return MinMaxObserver.with_args(eps=LEAST_STEP)
     if name == "moving-average":
-        return MovingAverageMinMaxObserver.with_args(averaging_constant=_AVERAGING, eps=EPS)
+        return MovingAverageMinMaxObserver.with_args(averaging_constant=_AVERAGING, eps=LEAST_STEP)
     if name == "percentile":
-        return _percentile_observer().with_args(percentile=percentile, eps=EPS)
-    return HistogramObserver.with_args(eps=EPS)
+        return _percentile_observer().with_args(percentile=percentile, eps=LEAST_STEP)
+    return HistogramObserver.with_args(eps=LEAST_STEP)
 
 
 @cache

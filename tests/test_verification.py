@@ -49,6 +49,13 @@ def test_the_reason_names_the_bound() -> None:
     assert parity([1.0, 2.0], [1.1, 2.0], min_snr_db=10.0).passed
 
 
+def test_the_reason_names_outputs_too_small_for_int8() -> None:
+    """Deep networks of random weights fade out: EfficientNet-B0's outputs are 4e-11."""
+    assert "no step below 0.0002" in parity([1e-9, 2e-9], [0.0, 0.0], "int8-static").reason
+    assert "no step" not in parity([1e-9, 2e-9], [0.0, 0.0], "int8-dynamic").reason
+    assert "no step" not in parity([1.0, 2.0], [0.0, 0.0], "int8-static").reason
+
+
 def test_shapes_must_agree() -> None:
     result = parity([[1.0]], [1.0])
     assert not result.passed and "shape [1]" in result.reason
