@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
-
 # The least step between two int8 values of an activation: XNNPACK takes no scale below this for the product of two;
 # torchao's quantizer has it so too.
 LEAST_STEP = 2**-12
