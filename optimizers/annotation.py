@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
@@ -31,7 +30,7 @@ _CONVOLUTIONS = tuple(each for each in _WITH_BIAS if each is not _ATEN.linear.de
 _PADS = (_ATEN.pad.default, _ATEN.constant_pad_nd.default)
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default)
 # Operators that move values without changing them.
-_MOVING = (
+MOVING = (
     _ATEN.transpose.int, _ATEN.permute.default, _ATEN.t.default, _ATEN.view.default, _ATEN.reshape.default,
     _ATEN._unsafe_view.default, _ATEN.unsqueeze.default, _ATEN.squeeze.dim, _ATEN.expand.default,
     _ATEN.contiguous.default, _ATEN.clone.default, _ATEN.flatten.using_ints, _ATEN.slice.Tensor,
@@ -43,11 +42,6 @@ _FIXED = {
     _ATEN.sigmoid.default: "sigmoid", _ATEN.sigmoid_.default: "sigmoid", _ATEN.softmax.int: "softmax",
     _ATEN._softmax.default: "softmax", _ATEN.tanh.default: "tanh", _ATEN.tanh_.default: "tanh",
 }  # fmt: skip
-_SUMS = (_ATEN.add.Tensor, _ATEN.add_.Tensor, _ATEN.sub.Tensor, _ATEN.sub_.Tensor)
-_SOFTMAXES = (_ATEN.softmax.int, _ATEN._softmax.default, _ATEN._safe_softmax.default)
-_STEPS = 255
-# Scales of int8 are kept in float32, and multiplied with each other.
-_LARGEST_SPAN = 1e15
 _LAYERS_KEY = "edgeopt_quantized_layers"
 
 
@@ -105,54 +99,6 @@ def quantized_layers(prepared: torch.fx.GraphModule) -> tuple[QuantizedLayer, ..
     """The operators of a prepared graph that will compute in int8, in the order of the graph."""
     found: tuple[QuantizedLayer, ...] = prepared.meta.get(_LAYERS_KEY, ())
     return found
-
-
-def operators_that_lose_an_operand(prepared: torch.fx.GraphModule) -> set[str]:
-    """Operators that int8 would leave nothing of: sums of scores and a mask of float32's lowest number, most often.
-
-    Args:
-        prepared: a graph whose observers have seen samples.
-
-    Returns:
-        Names of sums before a softmax in which an operand's whole range is less than a step of the other's, and of all
-        operators with values too large for any scale.
-    """
-    layers = {layer.name for layer in quantized_layers(prepared)}
-    lost = set()
-    for node in prepared.graph.nodes:
-        if node.name not in layers:
-            continue
-        spans = [_observed_span(prepared, source) for source in node.all_input_nodes]
-        known = [span for span in spans if span is not None]
-        results = [_observed_span(prepared, user) for user in node.users]
-        too_large = any(span is not None and not span < _LARGEST_SPAN for span in (*known, *results))
-        drowned = len(known) == 2 and min(known) * _STEPS < max(known)
-        if too_large or (drowned and _is_softmax_input(node)):
-            lost.add(node.name)
-    return lost
-
-
-def _is_softmax_input(node: torch.fx.Node) -> bool:
-    """Whether a sum goes into a softmax, moved perhaps. (Elsewhere what is lost beside the other hardly counts.)"""
-    behind = list(node.users) if node.target in _SUMS else []
-    while behind:
-        user = behind.pop()
-        if user.target in _SOFTMAXES:
-            return True
-        if user.op == "call_module" or user.target in _MOVING:
-            behind += user.users
-    return False
-
-
-def _observed_span(prepared: torch.fx.GraphModule, node: torch.fx.Node) -> float | None:
-    """From the lowest to the highest value an observer has seen, zero among them; None for what is no observer of a
-    tensor's one range."""
-    observer = prepared.get_submodule(str(node.target)) if node.op == "call_module" else None
-    low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
-    if low is None or high is None or low.numel() != 1:
-        return None
-    # An observer passes over infinite values, and then begins at infinity itself.
-    return float(high.clamp(min=0) - low.clamp(max=0)) if low <= high else math.inf
 
 
 @cache
@@ -346,7 +292,7 @@ def _no_zero_point_on_the_right(model: torch.fx.GraphModule, key: str) -> None:
         if product.target not in _PRODUCTS:
             continue
         source = product.args[1]
-        while source.target in _MOVING and source.meta.get(key) is None:
+        while source.target in MOVING and source.meta.get(key) is None:
             source = source.args[0]
         annotation = source.meta.get(key)
         if annotation is None:
@@ -381,7 +327,7 @@ def _one_range_for_stacks(model: torch.fx.GraphModule, key: str) -> None:
 
 def _static_annotation(node: torch.fx.Node, key: str) -> Any:
     """The annotation of what computes ``node``'s values, if they are quantised by a range from calibration."""
-    while node.target in _MOVING and node.meta.get(key) is None:
+    while node.target in MOVING and node.meta.get(key) is None:
         node = node.args[0]  # type: ignore[assignment]
     annotation = node.meta.get(key)
     spec: Any = getattr(annotation, "output_qspec", None)

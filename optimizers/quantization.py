@@ -17,8 +17,9 @@ from ..errors import InputError
 from ..models.data import Sample
 from ..models.program import Capture
 from ..models.state import preserved
-from .annotation import make_quantizer, operators_that_lose_an_operand
+from .annotation import make_quantizer
 from .cleanup import FoldBatchNorm
+from .lost_operands import operators_that_lose_an_operand
 from .observers import ObserverName
 from .passes import Context, OptimizedModel
 from .registry import name_recipe, recipe_pass, register
