@@ -24,6 +24,7 @@ from .packed_weights import pack_embeddings, pack_linear
 from .rewrites import rewrite_program
 
 Progress = Callable[[str], None]
+_CYCLE = "found dependency cycles"
 
 
 def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Finding]:
@@ -38,14 +39,15 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
     progress("preparing the graph")
-    program, notes = rewrite_program(_program(model), "pte")
-    program = linear_from_products(program, parameters_only=False)
-    if model.kind in ("format", "pt2e"):
-        program, _ = rewrite_program(program, "pte int8")
+    program, notes = _rewritten(model)
     dynamic = bool(model.capture.dynamic_shapes)
     try:
         content = _lower(program, [XnnpackPartitioner()], dynamic, progress)
     except Exception as error:
+        if model.kind == "format" and _CYCLE in str(error):
+            program, notes = _rewritten(model, share_conversions=False)
+            path.write_bytes(_lower(program, [XnnpackPartitioner()], dynamic, progress))
+            return notes
         if model.kind != "dense":
             raise
         failure = explain(error, "pte", model.capture.program)
@@ -60,6 +62,16 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
         notes = [*notes, replace(failure, severity="warning", message=message)]
     path.write_bytes(content)
     return notes
+
+
+def _rewritten(
+    model: OptimizedModel, *, share_conversions: bool = True
+) -> tuple[ExportedProgram, list[Finding]]:
+    program, notes = rewrite_program(_program(model, share_conversions), "pte")
+    program = linear_from_products(program, parameters_only=False)
+    if model.kind in ("format", "pt2e"):
+        program, _ = rewrite_program(program, "pte int8")
+    return program, notes
 
 
 def _lower(program: ExportedProgram, partitioners: list[Any], dynamic: bool, progress: Progress) -> bytes:
@@ -83,7 +95,7 @@ def _memory_config(program: ExportedProgram) -> Any:
     return ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(names)]) if names else None
 
 
-def _program(model: OptimizedModel) -> ExportedProgram:
+def _program(model: OptimizedModel, share_conversions: bool) -> ExportedProgram:
     if model.kind == "half":
         return cast_to_half(model.capture)
     if model.precision == "int4-dynamic":
@@ -92,18 +104,36 @@ def _program(model: OptimizedModel) -> ExportedProgram:
         pack_embeddings(graph)
         return recapture(model.capture, graph)
     if model.kind == "format":
-        return _quantized(model.capture, prepare_dynamic(model.capture), embeddings=True)
+        return _quantized(
+            model.capture,
+            prepare_dynamic(model.capture),
+            embeddings=True,
+            share_conversions=share_conversions,
+        )
     if model.prepared is not None:
         return _quantized(model.capture, copy.deepcopy(model.prepared))
     return model.capture.program
 
 
 def _quantized(
-    capture: Capture, prepared: torch.fx.GraphModule, *, embeddings: bool = False
+    capture: Capture,
+    prepared: torch.fx.GraphModule,
+    *,
+    embeddings: bool = False,
+    share_conversions: bool = True,
 ) -> ExportedProgram:
+    """The program that a prepared graph computes in int8.
+
+    Args:
+        share_conversions: what several layers read is quantised at run time once, which is faster; ExecuTorch's
+            partitioner can put layers into one part then that others come between.
+    """
+    from executorch.backends.transforms.duplicate_dynamic_quant_chain import DuplicateDynamicQuantChainPass
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     quantized = convert_pt2e(prepared, fold_quantize=True)
+    if not share_conversions:
+        quantized = DuplicateDynamicQuantChainPass()(quantized).graph_module
     if embeddings:
         pack_embeddings(quantized)
     return recapture(capture, quantized)
