@@ -63,7 +63,10 @@ RequireFullDelegation = Annotated[
 ]
 Strict = Annotated[bool, _option("--strict", panel=_GATES, text="Every format asked for must be made.")]
 ExampleInputs = Annotated[
-    str | None, _option("--example-inputs", panel=_MODEL, text="FILE.npz or module:function.")
+    str | None,
+    _option(
+        "--example-inputs", panel=_MODEL, text="FILE.npz, or module:name of a function or of the tensors."
+    ),
 ]
 InputShape = Annotated[
     list[str] | None,

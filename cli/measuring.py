@@ -55,7 +55,10 @@ Runtime = Annotated[
     str | None, typer.Option("--runtime", help="Instead of the one the suffix means.", rich_help_panel=HOW)
 ]
 EmulatedDevice = Annotated[
-    str | None, typer.Option("--profile", "--device", "-p", help="The device to emulate.")
+    str | None,
+    typer.Option(
+        "--profile", "--device", "-p", help="The device to emulate, or the one expected over adb or ssh."
+    ),
 ]
 Formats = Annotated[str | None, typer.Option("--format", help="Only these of a bundle, e.g. tflite.")]
 MaxTime = Annotated[

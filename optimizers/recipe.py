@@ -8,6 +8,7 @@ themselves stand in the modules beside this one; see ``registry``.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -79,7 +80,15 @@ def load_recipe(name_or_path: str) -> Recipe:
         InputError: an unknown name, a missing or malformed file, an unknown pass or option.
     """
     if not name_or_path.endswith(".toml"):
-        return named_recipe(name_or_path)
+        try:
+            return named_recipe(name_or_path)
+        except InputError:
+            known = list(named_recipes())
+            near = difflib.get_close_matches(name_or_path.lower(), known, n=1)
+            hint = (
+                f"did you mean {near[0]}?" if near else f"use a TOML file, auto or one of {', '.join(known)}."
+            )
+            raise InputError(f"unknown recipe {name_or_path!r}; {hint}") from None
     path = Path(name_or_path)
     if not path.is_file():
         raise InputError(f"no recipe file {path}.")

@@ -54,6 +54,10 @@ CASES = {
     "gate without metric": (["net", "--max-accuracy-drop", "1%"], "needs a metric"),
     "unreadable percentage": (["net", "--max-accuracy-drop", "lots"], "must be a percentage"),
     "missing calibration file": (["net", "--calibration", "none.npz"], "no file none.npz"),
+    "unknown recipe": (
+        ["net", "--recipe", "int8-statik"],
+        "unknown recipe 'int8-statik'; did you mean int8-static?",
+    ),
     "missing recipe": (["net", "--recipe", "none.toml"], "no recipe file"),
     "two precisions": (["net", "--precision", "fp16", "--recipe", "fp32"], "give one of them"),
     "missing weights": (["net", "--weights", "none.pt"], "no file none.pt"),
