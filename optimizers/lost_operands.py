@@ -57,6 +57,8 @@ def _observed_span(prepared: torch.fx.GraphModule, node: torch.fx.Node) -> float
     """From the lowest to the highest value an observer has seen, zero among them; None for what is no observer of a
     tensor's one range."""
     observer = prepared.get_submodule(str(node.target)) if node.op == "call_module" else None
+    # Fake quantisation holds the observer that it follows.
+    observer = getattr(observer, "activation_post_process", observer)
     low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
     if low is None or high is None or low.numel() != 1:
         return None

@@ -8,6 +8,7 @@ fine-tune its statistics are better left as they are, and what is trained is the
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +19,7 @@ from ..models.inputs import DynamicDim
 from ..models.program import Capture, capture
 from .annotation import make_quantizer
 from .cleanup import fold_batch_norm
+from .lost_operands import operators_that_lose_an_operand
 from .passes import Context, OptimizedModel
 from .registry import recipe_pass, register
 from .training import Supervised, TrainingData, TrainingOptions, fit
@@ -54,12 +56,9 @@ def _qat(config: QuantizeAware, model: OptimizedModel, context: Context) -> Opti
     context.progress("preparing the graph for training in int8")
     folded, count = fold_batch_norm(model.capture.program)
     captured = replace(model.capture, program=folded)
-    prepared = _prepare(folded, config)
-    trained = _batched(captured, prepared, config)
+    prepared, trained, module = _with_ranges(captured, data, config)
     by_rows = trained is None
-    module: torch.nn.Module = _RowByRow(prepared, captured) if trained is None else trained
     inner = prepared if trained is None else trained
-    _find_ranges(module, data, config)
     result = fit(
         module,
         data,
@@ -90,16 +89,34 @@ def _qat(config: QuantizeAware, model: OptimizedModel, context: Context) -> Opti
     )
 
 
-def _prepare(program: ExportedProgram, config: QuantizeAware) -> torch.fx.GraphModule:
+def _with_ranges(
+    captured: Capture, data: TrainingData, config: QuantizeAware
+) -> tuple[torch.fx.GraphModule, torch.fx.GraphModule | None, torch.nn.Module]:
+    """The graph to convert, its form for batches if there is one, and what to train, with first ranges."""
+    kept: set[str] = set()
+    while True:
+        prepared = _prepare(captured.program, config, kept)
+        trained = _batched(captured, prepared, config, kept)
+        module: torch.nn.Module = _RowByRow(prepared, captured) if trained is None else trained
+        _find_ranges(module, data, config)
+        lost = operators_that_lose_an_operand(prepared if trained is None else trained) - kept
+        if not lost:
+            return prepared, trained, module
+        kept |= lost
+
+
+def _prepare(
+    program: ExportedProgram, config: QuantizeAware, keep_float: Collection[str]
+) -> torch.fx.GraphModule:
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
-    quantizer = make_quantizer(per_channel=config.per_channel, qat=True)
+    quantizer = make_quantizer(per_channel=config.per_channel, qat=True, keep_float=keep_float)
     prepared: torch.fx.GraphModule = prepare_qat_pt2e(program.module(), quantizer)
     return prepared
 
 
 def _batched(
-    captured: Capture, prepared: torch.fx.GraphModule, config: QuantizeAware
+    captured: Capture, prepared: torch.fx.GraphModule, config: QuantizeAware, keep_float: Collection[str]
 ) -> torch.fx.GraphModule | None:
     """The same graph for batches of any size, or None when the model's code fixes the batch.
 
@@ -114,7 +131,7 @@ def _batched(
     try:
         wide = capture(replace(source, example=example, dynamic=dynamic))
         folded, _ = fold_batch_norm(wide.program)
-        found = _prepare(folded, config)
+        found = _prepare(folded, config, keep_float)
     except Exception:
         return None
     shapes = {name: value.shape for name, value in prepared.named_parameters()}

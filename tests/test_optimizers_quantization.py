@@ -13,6 +13,7 @@ from optimizer_passes import a_pass, apply, quantized
 from torch import nn
 
 import edgeopt
+from edgeopt.optimizers.annotation import quantized_layers
 from edgeopt.optimizers.cleanup import FoldBatchNorm
 from edgeopt.optimizers.quantization import QuantizeStatic
 
@@ -36,6 +37,30 @@ def test_training_in_int8_is_what_the_file_will_compute() -> None:
         found, wanted = quantized(image)["output"], made.model.reference(image)["output"]
     assert torch.allclose(found, wanted, atol=0.1 * float(wanted.abs().max()))
     assert {report.name for report in made.reports} == {"fold_batch_norm", "qat"}
+
+
+class Masked(nn.Module):
+    """Attention over the parts of a picture, each of which sees only those before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels, side = models.example_inputs().shape[1:3]
+        self.parts, self.project = nn.Conv2d(channels, 16, side // 4, side // 4), nn.Linear(16, 48)
+        self.out = nn.Linear(16, 10)
+        self.register_buffer("mask", torch.full((16, 16), torch.finfo(torch.float32).min).triu(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.project(self.parts(x).flatten(2).transpose(1, 2)).chunk(3, -1)
+        return self.out(((q @ k.transpose(1, 2) + self.mask).softmax(-1) @ v).mean(1))
+
+
+@pytest.mark.slow
+def test_training_in_int8_leaves_sums_with_masks_in_float() -> None:
+    torch.manual_seed(0)
+    made = apply(a_pass("qat", epochs=1), model=Masked().eval())
+    assert made.model.prepared is not None
+    computed = {layer.operator for layer in quantized_layers(made.model.prepared)}
+    assert {"conv2d", "linear"} <= computed and "add" not in computed
 
 
 @pytest.mark.slow
