@@ -166,6 +166,11 @@ _CAUSES = (
         "a dimension that was declared dynamic is fixed by the model's code",
         "make it static, or remove the code that reads its size as a number",
     ),
+    (
+        r"quantized\.\w*PackedParams|quantized::",
+        "the model is quantised already, by PyTorch's eager mode",
+        "give the float model: edgeopt quantises it for each format",
+    ),
     (r"mutat|in-place|alias", "forward changes an input or a constant in place", "work on a copy (clone())"),
 )
 

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..wording import counted
 from .checkpoints import load_file, load_weights
 from .dtypes import float32_inputs, to_float32
+from .factories import instantiate
 from .findings import Finding
 from .inputs import (
     DEFAULT_MAX_BATCH,
@@ -221,10 +222,10 @@ def _resolve_model(
 ) -> tuple[torch.nn.Module, str, ModuleType | None, ExampleInputs | None]:
     if not isinstance(model, str):
         origin = type(model).__name__ if isinstance(model, torch.nn.Module) else model.__name__
-        return _instantiate(model, arguments, origin), origin, None, None
+        return instantiate(model, arguments, origin), origin, None, None
     if ":" in model:
         value, companions = resolve(model, "model")
-        return _instantiate(value, arguments, model), model, companions, None
+        return instantiate(value, arguments, model), model, companions, None
     path = Path(model)
     if path.suffix == ".py":
         raise InputError(
@@ -236,36 +237,6 @@ def _resolve_model(
         )
     module, example = load_file(path, trust_pickle)
     return module, model, None, example
-
-
-def _instantiate(value: Any, arguments: dict[str, Any], origin: str) -> torch.nn.Module:
-    if isinstance(value, torch.nn.Module):
-        if arguments:
-            raise InputError(f"{origin} is a module already: --model-args goes with a class or a factory.")
-        return value
-    if isinstance(value, torch.export.ExportedProgram):
-        return value.module()
-    if not callable(value):
-        raise InputError(
-            f"{origin} is {_indefinite(value)}, not a torch.nn.Module, a class of one, or a function that makes one."
-        )
-    try:
-        made = value(**arguments)
-    except Exception as error:
-        raise InputError(f"calling {origin} to make the model failed: {brief(error)}.") from error
-    if not isinstance(made, torch.nn.Module):
-        hint = (
-            ": return the model alone, its inputs belong in example_inputs()"
-            if isinstance(made, tuple)
-            else ""
-        )
-        raise InputError(f"{origin} made {_indefinite(made)}, not a torch.nn.Module{hint}.")
-    return made
-
-
-def _indefinite(value: Any) -> str:
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _to_eval(module: torch.nn.Module) -> list[Finding]:

@@ -153,3 +153,11 @@ def lazy() -> nn.Module:
 
 
 NUMBER = 3
+
+
+STATE = {"head.weight": torch.zeros(2, 4)}
+
+
+def quantized_by_torch() -> nn.Module:
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
+    return torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})

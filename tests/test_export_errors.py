@@ -35,7 +35,15 @@ CASES = {
     "not a module": (["not_a_module"], "made an int, not a torch.nn.Module"),
     "not callable": (["NUMBER"], "is an int, not a torch.nn.Module"),
     "factory fails": (["breaks"], "no weights here"),
-    "factory needs arguments": (["factory"], "classes"),
+    "factory needs arguments": (
+        ["factory"],
+        """without its argument 'classes': give --model-args '{"classes": ...}'""",
+    ),
+    "weights alone": (
+        ["STATE"],
+        "is a dict, not a torch.nn.Module, a class of one, or a function that makes one (weights go",
+    ),
+    "quantised already": (["quantized_by_torch"], "the model is quantised already, by PyTorch's eager mode"),
     "bad model args": (["factory", "--model-args", "{classes"], "--model-args is not JSON"),
     "wrong shape": (["net", "--input-shape", "image:float32[1,4,16,16]"], "expected input"),
     "wrong dtype": (["net", "--input-shape", "image:int64[1,3,16,16]"], "failed on the example inputs"),
