@@ -11,7 +11,6 @@ import io
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -20,13 +19,12 @@ from ..models.depthwise import is_large_depthwise, rows_of_parts
 from ..models.nodes import argument_of
 from ..models.workload import node_shape
 from .observers import ObserverName, activation_observer
+from .operands import a_bias_for_each_call, a_weight_for_each_call, give_back, operands_of_whole_numbers
 
 _ATEN = torch.ops.aten
 _CLAMPS = (_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu6.default, _ATEN.relu6_.default)
 _FUSING = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.linear.default)
-_WITH_BIAS = (*_FUSING, _ATEN.conv3d.default, _ATEN.conv_transpose2d.input)
 _RELUS = (_ATEN.relu.default, _ATEN.relu_.default)
-_CONVOLUTIONS = tuple(each for each in _WITH_BIAS if each is not _ATEN.linear.default)
 _PADS = (_ATEN.pad.default, _ATEN.constant_pad_nd.default)
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default)
 # Operators that move values without changing them.
@@ -121,9 +119,11 @@ def _quantizer_class() -> Any:
             self.set_filter_function(lambda node: node.name not in keep_float)
 
         def transform_for_annotation(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            whole = operands_of_whole_numbers(model)
             transformed: torch.fx.GraphModule = super().transform_for_annotation(model)
-            _a_weight_for_each_call(transformed)
-            _a_bias_for_each_call(transformed)
+            give_back(transformed, whole)
+            a_weight_for_each_call(transformed)
+            a_bias_for_each_call(transformed)
             return transformed
 
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
@@ -182,47 +182,6 @@ def _convolutions_before_relus(
         if isinstance(argument_of(node, "bias", None), torch.fx.Node):
             specs[node.args[2]] = get_bias_qspec(config)
         node.meta[key] = QuantizationAnnotation(input_qspec_map=specs, output_qspec=None, _annotated=True)
-
-
-def _a_weight_for_each_call(model: torch.fx.GraphModule) -> None:
-    """Let each call of a convolution read its weight by a node of its own; the weight stays one.
-
-    XNNPACK's quantizer marks what it has quantised, and leaves a second call with a marked weight in float: half of a
-    model that compares two images.
-    """
-    for node in list(model.graph.nodes):
-        weight = node.args[1] if node.target in _CONVOLUTIONS else None
-        if isinstance(weight, torch.fx.Node) and weight.op == "get_attr" and len(weight.users) > 1:
-            with model.graph.inserting_before(node):
-                read = model.graph.get_attr(str(weight.target))
-            read.meta = dict(weight.meta)
-            node.update_arg(1, read)
-    model.recompile()
-
-
-def _a_bias_for_each_call(model: torch.fx.GraphModule) -> None:
-    """Part the bias of a layer that is called several times, as heads for several sizes are.
-
-    A bias is quantised with the scale of the input times that of the weights. With one for inputs of several scales
-    XNNPACK doesn't load the file.
-    """
-    for node in list(model.graph.nodes):
-        bias = node.args[2] if node.target in _WITH_BIAS and len(node.args) > 2 else None
-        if not isinstance(bias, torch.fx.Node) or bias.op != "get_attr" or len(bias.users) == 1:
-            continue
-        shared = attrgetter(str(bias.target))(model)
-        own = shared.detach().clone()
-        # A dot would be another module's.
-        name = f"{str(bias.target).replace('.', '_')}_of_{node.name}"
-        if isinstance(shared, torch.nn.Parameter):
-            model.register_parameter(name, torch.nn.Parameter(own, shared.requires_grad))
-        else:
-            model.register_buffer(name, own)
-        with model.graph.inserting_before(node):
-            read = model.graph.get_attr(name)
-        read.meta = dict(bias.meta)
-        node.update_arg(2, read)
-    model.recompile()
 
 
 def _no_padded_input_at_run_time(model: torch.fx.GraphModule, key: str) -> None:

@@ -13,9 +13,11 @@ from optimizer_passes import a_pass, apply, quantized
 from torch import nn
 
 import edgeopt
+from edgeopt.models.program import capture
+from edgeopt.models.source import load_source_model
 from edgeopt.optimizers.annotation import quantized_layers
 from edgeopt.optimizers.cleanup import FoldBatchNorm
-from edgeopt.optimizers.quantization import QuantizeStatic
+from edgeopt.optimizers.quantization import QuantizeStatic, prepare_dynamic, prepare_static
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +183,29 @@ def test_a_layer_called_twice_has_a_bias_for_each_scale(tmp_path: Path) -> None:
     )  # fmt: skip
     assert {artifact.format for artifact in bundle.artifacts} == {"pte", "tflite"}
     assert min(parity["snr_db"] for artifact in bundle.artifacts for parity in artifact.parity) > 25
+
+
+class Relative(nn.Module):
+    """Positions looked up by sums and products of whole numbers, as T5's are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(16, 8), nn.Linear(8, 4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        positions = (image[0, 0, 0, :4] > 0).long() * 3 + 2
+        return self.out(self.table(positions))
+
+
+@pytest.mark.parametrize("name", ["int8-dynamic", "int8-static"])
+def test_whole_numbers_stay_whole_when_a_graph_is_quantised(name: str) -> None:
+    captured = capture(load_source_model(Relative().eval(), example_inputs=models.example_inputs()))
+    samples = [(sample,) for sample in models.calibration()]
+    if name == "int8-static":
+        prepared = prepare_static(captured, samples, per_channel=True)
+    else:
+        prepared = prepare_dynamic(captured)
+    with torch.no_grad():
+        found = prepared(models.example_inputs())["output"]
+    wanted = captured.source.module(models.example_inputs())["output"]
+    assert torch.allclose(found, wanted, atol=0.1)
