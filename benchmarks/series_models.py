@@ -20,6 +20,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 import fetched
 
+from edgeopt.disk import cache_folder
+
 _STEPS, _FRAMES, _COEFFICIENTS = 8, 3, 12
 _RATE, _WINDOW = 16000, 1024
 
@@ -56,7 +58,7 @@ def speakers() -> nn.Module:
     """The LSTM, trained on the 270 series for training."""
     torch.manual_seed(0)
     model = Speakers()
-    kept = fetched.cache() / "packages" / "speakers.pt"
+    kept = cache_folder() / "packages" / "speakers.pt"
     if not kept.is_file():
         _train(model)
         torch.save(model.state_dict(), kept)

@@ -21,6 +21,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 import fetched
 
+from edgeopt.disk import cache_folder
+
 TOKENS = 48
 _TEST, _HEAD_ROWS, _CALIBRATION = 1000, 4000, 64
 # Texts that people are nearly undecided about have no side to be on.
@@ -89,7 +91,7 @@ def _encoder() -> Sentiment:
 def minilm() -> nn.Module:
     """The encoder with its trained head."""
     model = _encoder()
-    kept = fetched.cache() / "packages" / "minilm-head.pt"
+    kept = cache_folder() / "packages" / "minilm-head.pt"
     if not kept.is_file():
         _train_head(model)
         torch.save(model.head.state_dict(), kept)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from ..disk import cache_folder
 from ..errors import EdgeoptError, GateError
 
 PRECISIONS = ("fp32", "int8-static", "int8-dynamic")
@@ -33,13 +33,10 @@ class SuiteFile:
 
 def suite_folder() -> Path:
     """Where the files of this suite, made by these versions, are kept."""
-    from platformdirs import user_cache_dir
-
     from .suite import VERSION
 
-    root = Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt", appauthor=False))
     made_by = "-".join(metadata.version(name) for name in _MAKERS)
-    return root / "calibration" / f"suite{VERSION}-{made_by}"
+    return cache_folder() / "calibration" / f"suite{VERSION}-{made_by}"
 
 
 def suite_files(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from ..disk import cache_folder
 from ..models.findings import Finding
 from ..optimizers.passes import OptimizedModel
 
@@ -115,9 +116,7 @@ def _version(package: str) -> str:
 
 
 def _folder() -> Path:
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt")) / "conversions"
+    return cache_folder() / "conversions"
 
 
 def _write(file: Path, content: bytes) -> None:

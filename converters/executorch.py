@@ -42,12 +42,14 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
     program, notes = _rewritten(model)
     dynamic = bool(model.capture.dynamic_shapes)
     try:
-        content = _lower(program, [XnnpackPartitioner()], dynamic, progress)
-    except Exception as error:
-        if model.kind == "format" and _CYCLE in str(error):
+        try:
+            content = _lower(program, [XnnpackPartitioner()], dynamic, progress)
+        except AssertionError as error:
+            if model.kind != "format" or _CYCLE not in str(error):
+                raise
             program, notes = _rewritten(model, share_conversions=False)
-            path.write_bytes(_lower(program, [XnnpackPartitioner()], dynamic, progress))
-            return notes
+            content = _lower(program, [XnnpackPartitioner()], dynamic, progress)
+    except Exception as error:
         if model.kind != "dense":
             raise
         failure = explain(error, "pte", model.capture.program)
@@ -128,11 +130,14 @@ def _quantized(
         share_conversions: what several layers read is quantised at run time once, which is faster; ExecuTorch's
             partitioner can put layers into one part then that others come between.
     """
-    from executorch.backends.transforms.duplicate_dynamic_quant_chain import DuplicateDynamicQuantChainPass
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     quantized = convert_pt2e(prepared, fold_quantize=True)
     if not share_conversions:
+        from executorch.backends.transforms.duplicate_dynamic_quant_chain import (
+            DuplicateDynamicQuantChainPass,
+        )
+
         quantized = DuplicateDynamicQuantChainPass()(quantized).graph_module
     if embeddings:
         pack_embeddings(quantized)

@@ -6,11 +6,12 @@ A key follows from the model, the data, the versions and every pass up to the on
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from ..disk import cache_folder
 
 MAX_BYTES = 2 * 2**30
 
@@ -47,9 +48,7 @@ class WorkFolder:
 
 def training_folder() -> Path:
     """The folder of everything that was trained, in the user's cache; what is beyond its bounds is deleted."""
-    from platformdirs import user_cache_dir
-
-    root = Path(os.environ.get("EDGEOPT_CACHE_DIR") or user_cache_dir("edgeopt")) / "training"
+    root = cache_folder() / "training"
     _evict(root)
     return root
 
