@@ -13,6 +13,14 @@ from ..errors import InputError
 _WIDTH, _HEIGHT = 900, 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 170, 46, 52
 _COLOURS = {"compute": "#3b6ea8", "memory": "#b03a2e", "dispatch": "#8a8a8a"}
+# The words of the cost model's instruction paths, for a reader who hasn't seen its source.
+_PATH_WORDS = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "dot": "int8 dot products",
+    "i8mm": "int8 matrix products",
+}
+_LABEL_LINE, _TITLE_SIZE, _TITLE_LETTER = 14.0, 15.0, 8.0
 _WORDS = {"compute": "bound by arithmetic", "memory": "bound by memory", "dispatch": "starting kernels"}
 
 
@@ -65,7 +73,7 @@ def _svg(roof: Roofline) -> str:
             'font-family="sans-serif" font-size="12">'
         ),
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        f'<text x="{_LEFT}" y="24" font-size="15">{escape(roof.title)}</text>',
+        _title(roof.title),
         *_grid(axes),
         *_roofs(axes, roof),
         # Large circles first, so that small ones lie on top of them.
@@ -74,6 +82,12 @@ def _svg(roof: Roofline) -> str:
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _title(title: str) -> str:
+    """The title, in smaller letters where it would run out of the picture."""
+    room = (_WIDTH - 2 * _LEFT) / (_TITLE_LETTER / _TITLE_SIZE * max(len(title), 1))
+    return f'<text x="{_LEFT}" y="24" font-size="{min(_TITLE_SIZE, room):.3g}">{escape(title)}</text>'
 
 
 def _grid(axes: _Axes) -> list[str]:
@@ -95,7 +109,7 @@ def _grid(axes: _Axes) -> list[str]:
     )
     parts.append(
         f'<text x="18" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 18 {middle:.1f})">'
-        "10⁹ multiply-accumulates a second</text>"
+        "10⁹ multiply-accumulates a second (GMAC/s)</text>"
     )
     return parts
 
@@ -110,17 +124,31 @@ def _roofs(axes: _Axes, roof: Roofline) -> list[str]:
         f'<line x1="{axes.x(start):.1f}" y1="{axes.y(start * roof.bandwidth_gb_s):.1f}" x2="{axes.x(knee):.1f}" '
         f'y2="{axes.y(highest):.1f}" stroke="black" stroke-width="1.5" class="roof"/>'
     )
+    # The memory's words run along its line: beside a slope that isn't known beforehand the line would cross them.
+    x, y = axes.x(start), axes.y(start * roof.bandwidth_gb_s)
+    angle = math.degrees(math.atan2(axes.y(highest) - y, axes.x(knee) - x))
     parts.append(
-        f'<text x="{axes.x(start) + 6:.1f}" y="{axes.y(start * roof.bandwidth_gb_s) - 8:.1f}">'
+        f'<text x="{x:.1f}" y="{y:.1f}" dx="10" dy="-6" transform="rotate({angle:.1f} {x:.1f} {y:.1f})">'
         f"memory, {roof.bandwidth_gb_s:.3g} GB/s</text>"
     )
-    for path, peak in roof.peaks.items():
+    for peak in roof.peaks.values():
         x, y = axes.x(peak / roof.bandwidth_gb_s), axes.y(peak)
         parts.append(
             f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{right:.1f}" y2="{y:.1f}" stroke="black" stroke-width="1.5" '
             'class="roof"/>'
         )
-        parts.append(f'<text x="{right + 6:.1f}" y="{y + 4:.1f}">{path}: {peak:.3g}</text>')
+    return parts + _ceiling_labels(axes, roof, right + 6)
+
+
+def _ceiling_labels(axes: _Axes, roof: Roofline, x: float) -> list[str]:
+    """What each ceiling is and its height, beside its end; pushed down where two ceilings are nearly as high."""
+    parts = []
+    free = 0.0
+    for path, peak in sorted(roof.peaks.items(), key=lambda item: -item[1]):
+        y = max(axes.y(peak) - 2, free)
+        for line, words in enumerate((_PATH_WORDS.get(path, path), f"{peak:.3g} GMAC/s")):
+            parts.append(f'<text x="{x:.1f}" y="{y + line * _LABEL_LINE:.1f}" class="ceiling">{words}</text>')
+        free = y + 2 * _LABEL_LINE + 4
     return parts
 
 
@@ -144,4 +172,6 @@ def _legend(roof: Roofline) -> list[str]:
             f'<circle cx="{x}" cy="{y}" r="6" fill="{_COLOURS[bound]}" fill-opacity="0.45" stroke="{_COLOURS[bound]}"/>'
         )
         parts.append(f'<text x="{x + 12}" y="{y + 4}">{_WORDS[bound]}</text>')
+    y = _HEIGHT - _BOTTOM - 20 * (len(used) + 1)
+    parts.append(f'<text x="{_WIDTH - _RIGHT + 14}" y="{y + 4}">a kernel; larger: more time</text>')
     return parts

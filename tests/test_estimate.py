@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,12 +27,14 @@ from edgeopt.cost_model.advice import Alternative, advice
 from edgeopt.cost_model.energy import dram_bytes, estimate_energy
 from edgeopt.cost_model.memory import MemoryFacts, estimate_memory, peak_bytes
 from edgeopt.cost_model.precisions import in_precision
+from edgeopt.cost_model.roofline import Point, Roofline
 from edgeopt.device_profiles import load_profile
 from edgeopt.device_profiles.schema import Budgets
 from edgeopt.errors import InputError
 from edgeopt.estimating import estimate
 from edgeopt.record import predicted
 from edgeopt.results.expected_energy import expected_energy
+from edgeopt.results.roofline_plot import draw_roofline
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +298,27 @@ def test_the_roofline_draws_every_layer_under_the_ceilings(
         main(["estimate", str(file), "--profile", "pixel7", "--roofline", str(tmp_path / "no" / "r.svg")])
         == 2
     )
+
+
+def test_the_words_of_a_roofline_can_be_read(tmp_path: Path) -> None:
+    """The memory's words along its line and not across it, a unit at each ceiling, none upon another, no title cut."""
+    roof = Roofline(
+        "a_file_with_the_longest_of_names_" * 4 + " on Google Pixel 7, 1 thread (predicted)",
+        (Point("conv", "conv", "compute", 8.0, 30.0, 0.5),),
+        {"fp32": 45.0, "int8": 45.6, "dot": 180.0},
+        18.0,
+    )
+    draw_roofline(tmp_path / "roof.svg", roof)
+    root = ET.parse(tmp_path / "roof.svg").getroot()
+    texts = {str(text.text): text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert "rotate(-" in texts["memory, 18 GB/s"].get("transform", "")
+    labels = [text for text in texts.values() if text.get("class") == "ceiling"]
+    assert [label.text for label in labels] == [
+        "int8 dot products", "180 GMAC/s", "int8", "45.6 GMAC/s", "float32", "45 GMAC/s",
+    ]  # fmt: skip
+    heights = [float(label.get("y", "nan")) for label in labels]
+    assert all(lower - upper >= 12 for upper, lower in pairwise(heights))
+    assert len(roof.title) * 0.5 * float(texts[roof.title].get("font-size", "nan")) < 830
 
 
 def test_the_peak_of_memory_is_where_most_is_alive() -> None:
