@@ -49,7 +49,7 @@ def snapshot(root: Path = Path("/")) -> Snapshot:
     """Read the machine's state; ``root`` is another root directory, for tests."""
     sys = root / "sys"
     cpu_dirs = sorted((sys / "devices/system/cpu").glob("cpu[0-9]*/cpufreq"))
-    governors = {_text(d / "scaling_governor") for d in cpu_dirs} - {None}
+    governors = {file_text(d / "scaling_governor") for d in cpu_dirs} - {None}
     frequencies = [khz / 1000 for d in cpu_dirs if (khz := _number(d / "scaling_cur_freq"))]
     zones = [
         (sys / "class/thermal").glob("thermal_zone*/temp"),
@@ -60,9 +60,9 @@ def snapshot(root: Path = Path("/")) -> Snapshot:
     plausible = [value for value in temperatures if 0 < value < 150]
     throttles = list((sys / "devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
     supplies = list((sys / "class/power_supply").glob("*"))
-    statuses = [_text(s / "status") for s in supplies if _text(s / "type") == "Battery"]
+    statuses = [file_text(s / "status") for s in supplies if file_text(s / "type") == "Battery"]
     busy, stolen = _cpu_seconds(root / "proc/stat")
-    load = (_text(root / "proc/loadavg") or "0").split()[0]
+    load = (file_text(root / "proc/loadavg") or "0").split()[0]
     times = os.times()
     return Snapshot(
         load_average=float(load),
@@ -119,10 +119,10 @@ def machine_facts() -> dict[str, Any]:
 
 def cpu_model(root: Path = Path("/")) -> str:
     """The CPU's (or board's) name as the kernel tells it, else the architecture."""
-    board = _text(root / "proc/device-tree/model")
+    board = file_text(root / "proc/device-tree/model")
     if board:
         return board.rstrip("\0")
-    for line in (_text(root / "proc/cpuinfo") or "").splitlines():
+    for line in (file_text(root / "proc/cpuinfo") or "").splitlines():
         if line.startswith(("model name", "Hardware")) and ":" in line:
             return line.split(":", 1)[1].strip()
     return platform.machine()
@@ -158,12 +158,12 @@ def _heat_problems(before: Snapshot, after: Snapshot, facts: dict[str, Any]) -> 
 
 
 def _driver() -> str | None:
-    return _text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_driver"))
+    return file_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_driver"))
 
 
 def _cpu_seconds(stat: Path) -> tuple[float | None, float | None]:
     """Busy and stolen CPU seconds since boot, all CPUs together (proc_stat(5))."""
-    first = (_text(stat) or "").split("\n", 1)[0].split()
+    first = (file_text(stat) or "").split("\n", 1)[0].split()
     if len(first) < 9 or first[0] != "cpu":
         return None, None
     user, nice, system, _idle, _iowait, irq, softirq, steal = (int(value) for value in first[1:9])
@@ -171,7 +171,8 @@ def _cpu_seconds(stat: Path) -> tuple[float | None, float | None]:
     return (user + nice + system + irq + softirq) / hertz, steal / hertz
 
 
-def _text(path: Path) -> str | None:
+def file_text(path: Path) -> str | None:
+    """What a small file says, without spaces around it; None where it can't be read."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:
@@ -179,7 +180,7 @@ def _text(path: Path) -> str | None:
 
 
 def _number(path: Path) -> float | None:
-    text = _text(path)
+    text = file_text(path)
     try:
         return float(text) if text else None
     except ValueError:

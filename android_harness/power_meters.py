@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .conditions import file_text
 from .power import Channel, PowerMeter
 
 
@@ -25,7 +26,7 @@ def local_meters(root: Path) -> list[PowerMeter]:
         if rails:
             found.append(Hwmon(hwmon, rails))
     for supply in sorted((root / "sys/class/power_supply").glob("*")):
-        if _text(supply / "type") == "Battery" and (
+        if file_text(supply / "type") == "Battery" and (
             (supply / "power_now").exists() or (supply / "current_now").exists()
         ):
             found.append(Battery(supply))
@@ -41,7 +42,7 @@ class Rapl:
         self._zones = list(zones)
         self._last = dict.fromkeys(self._zones, 0)
         self._wraps = dict.fromkeys(self._zones, 0)
-        names = [_text(zone / "name") or zone.name for zone in zones]
+        names = [file_text(zone / "name") or zone.name for zone in zones]
         self.channels = tuple(
             Channel(name, "J", 1000.0, "a model of the CPU's, about 5%", "CPU package") for name in names
         )
@@ -70,7 +71,7 @@ def hwmon_rails(hwmon: Path) -> list[tuple[str, Path | tuple[Path, Path]]]:
     """(label, power file in µW) or (label, (volt file in mV, current file in mA)) of a sensor."""
     rails: list[tuple[str, Path | tuple[Path, Path]]] = []
     for power in sorted([*hwmon.glob("power[0-9]*_input"), *hwmon.glob("power[0-9]*_average")]):
-        label = _text(hwmon / f"{power.name.split('_')[0]}_label") or power.name.split("_")[0]
+        label = file_text(hwmon / f"{power.name.split('_')[0]}_label") or power.name.split("_")[0]
         rails.append((label, power))
     if rails:
         return rails
@@ -78,7 +79,7 @@ def hwmon_rails(hwmon: Path) -> list[tuple[str, Path | tuple[Path, Path]]]:
         number = re.sub(r"\D", "", current.name)
         volt = hwmon / f"in{number}_input"
         if volt.exists():
-            rails.append((_text(hwmon / f"in{number}_label") or f"rail{number}", (volt, current)))
+            rails.append((file_text(hwmon / f"in{number}_label") or f"rail{number}", (volt, current)))
     return rails
 
 
@@ -89,7 +90,7 @@ class Hwmon:
     """
 
     def __init__(self, hwmon: Path, rails: Sequence[tuple[str, Path | tuple[Path, Path]]]) -> None:
-        chip = _text(hwmon / "name") or hwmon.name
+        chip = file_text(hwmon / "name") or hwmon.name
         self.name = f"hwmon:{chip}"
         inputs = [rail for rail in rails if rail[0].upper() in ("VDD_IN", "POM_5V_IN")]
         self._rails = inputs or list(rails)
@@ -127,13 +128,13 @@ class Battery:
         self.channels: tuple[Channel, ...] = (Channel(supply.name, "W", 2.0, accuracy, "whole device"),)
 
     def problem(self) -> str | None:
-        status = _text(self._supply / "status") or "unknown"
+        status = file_text(self._supply / "status") or "unknown"
         if status != "Discharging":
             return f"the battery is {status.lower()}: unplug the charger"
         return None
 
     def read(self) -> float:
-        power = _text(self._supply / "power_now")
+        power = file_text(self._supply / "power_now")
         if power:
             return abs(int(power)) / 1e6
         current = int((self._supply / "current_now").read_text())
@@ -213,10 +214,3 @@ def pmic_watts(text: str) -> float:
     for rail, kind, value in re.findall(r"(\w+)_[AV] (current|volt)\(\d+\)=([\d.]+)[AV]", text):
         found.setdefault(rail, {})[kind] = float(value)
     return sum(pair["current"] * pair["volt"] for pair in found.values() if len(pair) == 2)
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None

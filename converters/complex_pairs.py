@@ -15,6 +15,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.nn import functional
 
+from ..models.nodes import state_names
 from .rewriting import add_constant, insert
 
 _ATEN = torch.ops.aten
@@ -78,12 +79,7 @@ def split_complex(program: ExportedProgram) -> list[torch.fx.Node]:
 
 
 def _split_constant(program: ExportedProgram, node: torch.fx.Node) -> tuple[torch.fx.Node, torch.fx.Node]:
-    signature = program.graph_signature
-    names = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
+    names = state_names(program) | program.graph_signature.inputs_to_lifted_tensor_constants
     name = names.get(node.name)
     tensor = program.state_dict.get(name, program.constants.get(name)) if name else None
     if tensor is None:

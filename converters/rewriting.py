@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..models.nodes import draws
+from ..models.nodes import draws, state_names
 from ..models.state import written_root
 
 # What tells a user where an operator came from.
@@ -142,8 +142,7 @@ def separate_outputs(program: ExportedProgram) -> int:
 
     XNNPACK's part of ExecuTorch's lowering can't give away a weight that it also computes with.
     """
-    signature = program.graph_signature
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    signature, names = program.graph_signature, state_names(program)
     output = program.graph_module.graph.output_node()
     weights = [n for n in output.all_input_nodes if n.op == "placeholder" and n.name in names]
     for weight in weights:
@@ -210,8 +209,7 @@ def fold_constants(program: ExportedProgram, max_bytes: int = 2**20, *, views: b
 
 def held_tensors(program: ExportedProgram) -> dict[torch.fx.Node, torch.Tensor]:
     """The tensors that the program holds and never changes, by their nodes."""
-    signature = program.graph_signature
-    state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    signature, state = program.graph_signature, state_names(program)
     found = {}
     for node in program.graph_module.graph.find_nodes(op="placeholder"):
         if node.name in signature.inputs_to_lifted_tensor_constants:

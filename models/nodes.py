@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 
 
 def op_name(node: torch.fx.Node) -> str:
@@ -45,3 +46,9 @@ def dtype_of(node: torch.fx.Node) -> str:
     value = node.meta.get("val")
     value = value[0] if isinstance(value, list | tuple) and value else value
     return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else "float32"
+
+
+def state_names(program: ExportedProgram) -> dict[str, str]:
+    """The placeholder of each parameter and buffer → its name in the state."""
+    signature = program.graph_signature
+    return {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, TensorArgument
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..models.nodes import state_names
 from .passes import Context, OptimizedModel
 from .registry import name_recipe, recipe_pass, register
 
@@ -53,12 +54,12 @@ def fold_batch_norm(program: ExportedProgram) -> tuple[ExportedProgram, int]:
     folded._graph_signature = copy.deepcopy(program.graph_signature)
     folded._state_dict = dict(program.state_dict)
     graph = folded.graph_module.graph
-    state_names = _state_names(folded)
+    states = state_names(folded)
     count = 0
     for norm in list(graph.find_nodes(op="call_function", target=_ATEN.batch_norm.default)):
         # One that shares its weights with an earlier one may be gone.
         if norm.users:
-            count += _fold_one(folded, norm, state_names)
+            count += _fold_one(folded, norm, states)
     if count:
         graph.eliminate_dead_code()
         _drop_unused_weights(folded)
@@ -66,12 +67,7 @@ def fold_batch_norm(program: ExportedProgram) -> tuple[ExportedProgram, int]:
     return folded, count
 
 
-def _state_names(program: ExportedProgram) -> dict[str, str]:
-    signature = program.graph_signature
-    return {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-
-
-def _fold_one(program: ExportedProgram, norm: torch.fx.Node, state_names: dict[str, str]) -> int:
+def _fold_one(program: ExportedProgram, norm: torch.fx.Node, states: dict[str, str]) -> int:
     """Fold ``norm``, and those that share all weights with it; how many were folded."""
     conv = norm.args[0]
     if not isinstance(conv, torch.fx.Node) or conv.target not in _CONVOLUTIONS or len(conv.users) != 1:
@@ -80,13 +76,13 @@ def _fold_one(program: ExportedProgram, norm: torch.fx.Node, state_names: dict[s
     scale, shift, mean, var = norm.args[1:5]
     training, eps = norm.args[5], norm.args[7]
     nodes = [node for node in (weight, bias, scale, shift, mean, var) if node is not None]
-    known = all(isinstance(n, torch.fx.Node) and n.name in state_names for n in nodes)
+    known = all(isinstance(n, torch.fx.Node) and n.name in states for n in nodes)
     if training or not known or shift is None or scale is None:
         return 0
     state = program._state_dict
 
     def value(node: Any) -> torch.Tensor | None:
-        return None if node is None else state[state_names[node.name]]
+        return None if node is None else state[states[node.name]]
 
     folded = fuse_conv_bn_weights(
         value(weight), value(bias), value(mean), value(var), eps, value(scale), value(shift)
@@ -97,9 +93,9 @@ def _fold_one(program: ExportedProgram, norm: torch.fx.Node, state_names: dict[s
     if not calls:
         # Others read these weights unfolded: the exporters' own folding would spoil them.
         calls = [(conv, norm)]
-        holders = [_of_its_own(program, holder, conv, state_names) for holder in holders]
+        holders = [_of_its_own(program, holder, conv, states) for holder in holders]
     for holder, tensor in zip(holders, folded, strict=True):
-        state[state_names[holder.name]] = tensor
+        state[states[holder.name]] = tensor
     for each, its_norm in calls:
         each.args = (each.args[0], *holders, *each.args[3:])
         for spec in program.graph_signature.output_specs:
@@ -134,7 +130,7 @@ def _calls_alike(conv: torch.fx.Node, norm: torch.fx.Node) -> list[tuple[torch.f
 
 
 def _of_its_own(
-    program: ExportedProgram, shared: torch.fx.Node, conv: torch.fx.Node, state_names: dict[str, str]
+    program: ExportedProgram, shared: torch.fx.Node, conv: torch.fx.Node, states: dict[str, str]
 ) -> torch.fx.Node:
     """A weight like ``shared`` that only ``conv`` reads; its tensor is for the caller to set."""
     specs = program.graph_signature.input_specs
@@ -145,7 +141,7 @@ def _of_its_own(
     node.meta = dict(shared.meta)
     target = f"{spec.target}_of_{conv.name}"
     specs.insert(position + 1, InputSpec(spec.kind, TensorArgument(node.name), target, spec.persistent))
-    state_names[node.name] = target
+    states[node.name] = target
     return node
 
 

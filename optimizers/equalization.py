@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 
 from ..errors import EdgeoptError, InputError
 from ..models.data import Sample
+from ..models.nodes import state_names
 from .passes import Context, OptimizedModel
 from .registry import recipe_pass, register
 
@@ -99,7 +100,7 @@ def _equalize(config: Equalize, model: OptimizedModel, context: Context) -> Opti
 
 def find_links(program: ExportedProgram) -> list[_Link]:
     """The layers whose channels can be scaled: all that take them are layers whose weights can be."""
-    states = _state_names(program)
+    states = state_names(program)
     found = []
     for node in program.graph.nodes:
         if node.target not in (*_CONVOLUTIONS, _LINEAR, _NORM):
@@ -165,7 +166,7 @@ def _scaled(
     program: ExportedProgram, links: Sequence[_Link], ranges: Mapping[str, torch.Tensor], strength: float
 ) -> tuple[ExportedProgram, dict[str, torch.Tensor]]:
     """A program with scaled weights, and the factors of each layer."""
-    states = _state_names(program)
+    states = state_names(program)
     scaled = copy.copy(program)
     scaled._state_dict = state = dict(program.state_dict)
     factors = {}
@@ -269,8 +270,3 @@ def _check_equal(before: ExportedProgram, after: ExportedProgram, example: Sampl
         size = float(value.abs().max()) if value.is_floating_point() and value.numel() else 0.0
         if size and float((found[name] - value).abs().max()) > 1e-3 * size:
             raise EdgeoptError(f"equalize changed output {name!r} by more than rounding; leave it out.")
-
-
-def _state_names(program: ExportedProgram) -> dict[str, str]:
-    signature = program.graph_signature
-    return {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

@@ -53,6 +53,15 @@ def emulated_models(request: pytest.FixtureRequest) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache folder for this test alone, and PyTorch on one thread."""
+    import torch
+
+    monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``make docs`` writes the command-line reference instead of only checking it."""
     parser.addoption("--write-docs", action="store_true", help="write docs/cli.md")

@@ -16,13 +16,9 @@ from optimizer_passes import a_pass, quantized
 
 from edgeopt.cli import main
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 MODEL = f"{Path(models.__file__)}"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
-    torch.set_num_threads(1)
 
 
 def written(path: Path, *passes: str, head: str = "") -> str:

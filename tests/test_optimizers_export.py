@@ -17,7 +17,7 @@ from edgeopt.converters.kernels import file_kernels
 from edgeopt.pipeline import export
 
 MODEL = f"{Path(models.__file__)}"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 CHAIN = f"""
 name = "chain"
@@ -40,12 +40,6 @@ pass = "fold_batch_norm"
 pass = "qat"
 epochs = 1
 """
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
-    torch.set_num_threads(1)
 
 
 def artifacts(bundle: Bundle) -> dict[str, Artifact]:

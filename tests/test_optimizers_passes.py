@@ -18,11 +18,7 @@ from edgeopt.errors import InputError
 from edgeopt.optimization import optimize
 from edgeopt.optimizers.recipe import Recipe
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # structured pruning

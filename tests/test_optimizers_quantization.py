@@ -19,11 +19,7 @@ from edgeopt.optimizers.annotation import quantized_layers
 from edgeopt.optimizers.cleanup import FoldBatchNorm
 from edgeopt.optimizers.quantization import QuantizeStatic, prepare_dynamic, prepare_static
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.slow
