@@ -18,6 +18,7 @@ from .computed_weights import use_products
 from .dynamic_tflite import merge_sizes, spread_by_adding
 from .finite_masks import use_finite_masks
 from .float_io import use_float_io
+from .litert_scales import part_scales
 from .rewrites import rewrite_program
 
 Progress = Callable[[str], None]
@@ -124,6 +125,7 @@ def _convert_fixed(
         program = core._run_convert_passes(program)
         if quantized:
             use_finite_masks(program)
+            part_scales(program)
         _name_by_path(program)
         progress("lowering to LiteRT")
         exporter = litert_converter.exported_programs_to_flatbuffer([program], [entry], quant_config=mode)
