@@ -109,7 +109,10 @@ def xnnpack_wanted(switch: bool, spelled: str | None) -> bool:
 
 
 def keep(run: Run, store: str | None, no_store: bool, reporter: Reporter) -> None:
-    """Put a run into the store, unless it isn't wanted. A store that fails is a warning: the figures stay."""
+    """Put a run into the store, unless it isn't wanted. A store that fails is a warning: the figures stay.
+
+    What was wrong with a --store was said before anything was measured (:func:`check_stores`).
+    """
     if no_store:
         return
     from ..errors import EdgeoptError
@@ -120,8 +123,6 @@ def keep(run: Run, store: str | None, no_store: bool, reporter: Reporter) -> Non
         place.add(run)
         place.close()
         reporter.note(f"kept as {run.id}")
-    except InputError:
-        raise
     except EdgeoptError as error:
         reporter.warn(f"the results were not kept: {error}")
 
@@ -201,7 +202,8 @@ def find_meter(name: str | None, reporter: Reporter) -> PowerMeter | None:
 
 
 def _is_figure(cell: str) -> bool:
-    return not cell or (cell[0].isdigit() and re.match(r"\d{4}-\d\d-\d\d", cell) is None)
+    # "2026-11-27" and "2x a76" begin with a digit and are words.
+    return not cell or (cell[0].isdigit() and re.match(r"\d{4}-\d\d-\d\d|\d+x ", cell) is None)
 
 
 def draw_table(

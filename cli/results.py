@@ -28,7 +28,7 @@ from .measuring import (
     measure_options,
 )
 from .options import Json, Quiet, Verbose
-from .reporter import Reporter, print_error
+from .reporter import Reporter
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,7 +76,7 @@ def history(
     from ..results.tables import history_rows
     from ..results.tables import markdown as as_markdown
 
-    place = ResultStore(store)
+    place = ResultStore(store, to_read=True)
     wanted = None if metric == "all" or (run_id and not metric) else metric or "latency_ms"
     found = place.history(
         artifact=artifact, metric=wanted, target=target, run_id=run_id, since=since, limit=limit or None
@@ -211,9 +211,6 @@ def gate(
         markdown=as_markdown(rows, list(rows[0])) if markdown else None,
         errors=failed,
     )
-    if failed and not as_json:
-        for sentence in failed:
-            print_error(sentence)
     return GateError.exit_code if failed else 0
 
 

@@ -69,7 +69,7 @@ def load_baseline(reference: str, store_url: str | None) -> list[Record] | list[
         return find_artifacts([path])
     if "/" in reference or path.suffix:
         raise InputError(f"--baseline {reference} does not exist.")
-    store = Store(store_url)
+    store = Store(store_url, to_read=True)
     try:
         return store.run(reference)
     finally:
@@ -103,10 +103,12 @@ def gate(
         raise InputError(f"unknown metric {unknown[0]!r}: choose from {', '.join(METRICS)}.")
     options, effort = options or MeasureOptions(), effort or Effort()
     old = _measured_baseline(baseline, options, progress) if _are_artifacts(baseline) else baseline
+    # One file against one older file: whatever their names are, the user has said what belongs together.
+    a_pair = _are_artifacts(baseline) and len(baseline) == len(artifacts) == 1
     records: list[Record] = []
     checks: list[Check] = []
     for artifact in artifacts:
-        matching = [r for r in old if isinstance(r, Record) and _matches(r, artifact)]
+        matching = [r for r in old if isinstance(r, Record) and (a_pair or _matches(r, artifact))]
         for threads in sorted({r.threads for r in matching if r.metric != "size_bytes"}):
             chosen = replace(options, num_threads=threads)
             new = records_of(artifact, measure(artifact.path, chosen, progress))

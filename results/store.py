@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
@@ -24,6 +26,7 @@ from ..errors import EdgeoptError, InputError
 from .records import Record, Run
 
 _SCHEMA_VERSION = 1
+_SHARED_MEMORY_BYTES = 32 * 1024  # what SQLite lays beside a database before it reads
 _TABLES = sa.MetaData()
 _META = sa.Table(
     "edgeopt_meta",
@@ -58,7 +61,6 @@ _MEASUREMENTS = sa.Table(
 # the tables leaves one, and SQLite takes it for a new database.
 _HELP = {
     "not a database|malformed": "it is damaged: restore it from a backup, or move it away and a new one is made",
-    "disk is full": "free some space, or give another --store",
     "readonly|unable to open": "check the rights of the file and its folder, or give another --store",
     "is locked": "another program holds it: run again when that is done, or give another --store",
 }
@@ -85,18 +87,22 @@ class Store:
 
     Args:
         url: an SQLAlchemy URL; by default SQLite at :func:`default_path`.
+        to_read: nothing will be added, so that a SQLite file where nothing can be written, or none, will do.
 
     Raises:
-        InputError: the URL is not one, its driver is missing, or it was written by a newer edgeopt.
+        InputError: the URL is not one, its driver is missing, its disk is full, or it was written by a newer edgeopt.
         EdgeoptError: the database can't be opened.
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, *, to_read: bool = False) -> None:
         self.url = url or f"sqlite:///{default_path()}"
+        untouched = False
         try:
             parsed = sa.make_url(self.url)
             self._is_sqlite = parsed.get_backend_name() == "sqlite"
-            if self._is_sqlite and parsed.database:
+            if to_read and self._is_sqlite and parsed.database:
+                parsed, untouched = _without_writing(parsed, Path(parsed.database))
+            if self._is_sqlite and parsed.database and not untouched:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             arguments = {"timeout": 60} if self._is_sqlite else {}
             self._engine = sa.create_engine(parsed, connect_args=arguments)
@@ -111,9 +117,9 @@ class Store:
                 f"the store's folder can't be made: {error.strerror}: {error.filename}; give another --store, "
                 "or set EDGEOPT_DATA_DIR."
             ) from error
-        if self._is_sqlite:
+        if self._is_sqlite and not untouched:
             sa.event.listen(self._engine, "connect", _configure_sqlite)
-        self._create()
+        self._create(untouched)
 
     def add(self, run: Run) -> str:
         """Keep a run, whole or not at all; returns its id.
@@ -201,7 +207,7 @@ class Store:
         """Give the connections back."""
         self._engine.dispose()
 
-    def _create(self) -> None:
+    def _create(self, untouched: bool) -> None:
         statements: list[sa.Executable] = [
             sa.schema.CreateTable(t, if_not_exists=True) for t in _TABLES.sorted_tables
         ]
@@ -214,7 +220,7 @@ class Store:
         for attempt in range(5):
             try:
                 with self._engine.begin() as connection:
-                    for statement in [*statements, *indexes]:
+                    for statement in [] if untouched else [*statements, *indexes]:
                         connection.execute(statement)
                     query = sa.select(_META.c.value).where(_META.c.key == "schema_version")
                     version = connection.execute(query).scalar()
@@ -242,15 +248,25 @@ class Store:
 
     def _failure(self, what: str, error: Exception) -> EdgeoptError:
         said = _short(error)
+        # A full disk is told like everywhere else, where it is the user's to mend and no failure of ours. SQLite
+        # also calls it an I/O error, when the memory that readers share can't grow.
+        if "disk is full" in said or ("disk I/O error" in said and self._no_space()):
+            return InputError(
+                f"the store {_safe(self.url)} {what}: its disk is full; free some space, or give another --store."
+            )
         helps = next((advice for words, advice in _HELP.items() if re.search(words, said)), "")
         return EdgeoptError(f"the store {_safe(self.url)} {what}: {said}{f'; {helps}' if helps else ''}.")
+
+    def _no_space(self) -> bool:
+        database = sa.make_url(self.url).database if self._is_sqlite else None
+        return database is not None and disk_usage(Path(database).parent).free < _SHARED_MEMORY_BYTES
 
 
 def default_path() -> Path:
     """Where the SQLite store lies: ``$EDGEOPT_DATA_DIR`` or the user's data folder."""
     override = os.environ.get("EDGEOPT_DATA_DIR")
     if override:
-        return Path(override) / "results.sqlite"
+        return Path(override).expanduser() / "results.sqlite"
     from platformdirs import user_data_dir
 
     return Path(user_data_dir("edgeopt", appauthor=False)) / "results.sqlite"
@@ -299,6 +315,25 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _without_writing(url: sa.URL, file: Path) -> tuple[sa.URL, bool]:
+    """(where to read from, whether that is a file as it stands): SQLite lays files beside a database, even to read.
+
+    Where it can, ``url`` is all right. Else a file is read as it stands, unless a writer that was killed left
+    what belongs into it beside it; without a file an empty store in memory stands for it.
+    """
+    place = next(p for p in (file.parent, *file.absolute().parents) if p.exists())
+    if os.access(place, os.W_OK) and disk_usage(place).free >= _SHARED_MEMORY_BYTES:
+        return url, False
+    if not file.exists() or not file.stat().st_size:
+        return sa.make_url("sqlite://"), False
+    log = file.with_name(f"{file.name}-wal")
+    if log.exists() and log.stat().st_size:
+        return url, False
+    return url.set(
+        database=f"file:{quote(str(file.absolute()))}", query={"immutable": "1", "uri": "true"}
+    ), True
 
 
 def _safe(url: str) -> str:

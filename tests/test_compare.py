@@ -215,6 +215,30 @@ def test_a_gate_measures_twice_before_it_fails(monkeypatch: pytest.MonkeyPatch, 
     assert checks[0].ok
 
 
+def test_a_gate_takes_one_older_file_of_another_name(
+    monkeypatch: pytest.MonkeyPatch, artifact: Artifact, tmp_path: Path
+) -> None:
+    """``gate new.tflite --baseline old.tflite`` found nothing to compare."""
+    old = Artifact(tmp_path / "old.tflite", "old.tflite", "tflite")
+    fake_bench(monkeypatch, [1.0], old.path)
+    checks, _ = gate([artifact], [old], max_regression=0.05)
+    assert checks[0].ok
+    other = Artifact(tmp_path / "n.tflite", "n.tflite", "tflite")
+    other.path.write_bytes(b"n")
+    with pytest.raises(InputError, match="nothing to compare"):  # which of two is meant can't be known
+        gate([artifact, other], [old], max_regression=0.05)
+
+
+def test_a_failed_gate_says_each_sentence_once(
+    monkeypatch: pytest.MonkeyPatch, artifact: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_bench(monkeypatch, [1.3], artifact.path)
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(json.dumps({"measurements": [stored(1.0, artifact.path).as_json()]}))
+    assert main(["gate", str(artifact.path), "--baseline", str(baseline), "--no-store"]) == 3
+    assert " ".join(capsys.readouterr().err.split()).count("more than the 1.05 allowed") == 1
+
+
 @pytest.mark.parametrize("entry", [{"metric": "latency_ms", "value": 1.0}, 1])
 def test_a_baseline_of_another_command_is_refused(tmp_path: Path, entry: object) -> None:
     path = tmp_path / "estimate.json"

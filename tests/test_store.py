@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import sqlalchemy
 
+from edgeopt.cli.app import main
+from edgeopt.cli.measuring import keep
+from edgeopt.cli.reporter import Reporter
 from edgeopt.errors import EdgeoptError, InputError
+from edgeopt.results import store as store_module
 from edgeopt.results.records import Record, Run
 from edgeopt.results.store import Store, default_path, record_from_json
 
@@ -77,6 +85,62 @@ def test_a_damaged_store_says_what_to_do(tmp_path: Path) -> None:
         Store(f"sqlite:///{file}").history()
 
 
+@pytest.mark.parametrize("words", ["", "disk I/O error"])
+def test_a_full_disk_under_the_store_is_the_users_to_mend(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In SQLite's own words for it, and in those where it can't lay its shared memory beside the database."""
+
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        if words:
+            raise sqlite3.OperationalError(words)
+        connection.execute("PRAGMA page_size=512")
+        connection.execute("PRAGMA max_page_count=2")
+
+    monkeypatch.setattr(store_module, "_configure_sqlite", configure)
+    monkeypatch.setattr(store_module, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert main(["history", "--store", f"sqlite:///{tmp_path}/r.sqlite"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "r.sqlite can't be opened: its disk is full; free some space, or give another --store." in said
+    if words:
+        monkeypatch.setattr(store_module, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+        assert main(["history", "--store", f"sqlite:///{tmp_path}/r.sqlite"]) == 1
+
+
+def test_history_reads_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SQLite lays files beside a database that it only reads: a read-only home or a full disk hid all figures."""
+    monkeypatch.setenv("EDGEOPT_DATA_DIR", str(tmp_path / "data"))
+    store = Store()
+    store.add(Run("bench", "kept", (record(),)))
+    store.close()
+    monkeypatch.setattr(store_module.os, "access", lambda *_: False)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["history", "kept", "--json"]) == 0
+    assert [m["artifact"] for m in json.loads(capsys.readouterr().out)["measurements"]] == ["a.tflite"]
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.setenv("EDGEOPT_DATA_DIR", str(tmp_path / "none"))
+    assert main(["history"]) == 0 and "nothing stored" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+    # What a killed writer left beside the file belongs to it, and can't be read without writing.
+    (tmp_path / "data" / "results.sqlite-wal").write_bytes(b"x")
+    url = sqlalchemy.make_url(f"sqlite:///{tmp_path}/data/results.sqlite")
+    assert store_module._without_writing(url, tmp_path / "data" / "results.sqlite") == (url, False)
+
+
+def test_figures_stay_when_the_store_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes of measuring were lost to a store that a newer edgeopt had written."""
+    monkeypatch.setenv("EDGEOPT_DATA_DIR", str(tmp_path))
+    Store().close()
+    with sqlite3.connect(tmp_path / "results.sqlite") as connection:
+        connection.execute("UPDATE edgeopt_meta SET value = '99'")
+    reporter = Reporter("bench", quiet=True)
+    keep(Run("bench", "x", (record(),)), None, False, reporter)
+    (warning,) = reporter.warnings
+    assert warning.startswith("the results were not kept: ") and "newer edgeopt" in warning
+
+
 def test_a_store_whose_making_was_broken_off_is_a_new_one(tmp_path: Path) -> None:
     (tmp_path / "r.sqlite").touch()
     store = Store(f"sqlite:///{tmp_path}/r.sqlite")
@@ -113,6 +177,9 @@ def test_a_run_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_data_folder_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEOPT_DATA_DIR", str(tmp_path))
     assert default_path() == tmp_path / "results.sqlite"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("EDGEOPT_DATA_DIR", "~/kept")  # as an env file gives it
+    assert default_path() == tmp_path / "kept" / "results.sqlite"
 
 
 @pytest.mark.parametrize(
@@ -135,8 +202,6 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_store_is_not_touched(tmp_path: Path) -> None:
-    import sqlite3
-
     Store(f"sqlite:///{tmp_path}/r.sqlite").close()
     with sqlite3.connect(tmp_path / "r.sqlite") as connection:
         connection.execute("UPDATE edgeopt_meta SET value = '99'")
