@@ -1,13 +1,16 @@
-"""Places on the disk: where the cache is, and a disk that is full told as what it is."""
+"""Places on the disk: where the cache is, a file written whole, and a disk that is full told as what it is."""
 
 from __future__ import annotations
 
 import os
 import re
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import disk_usage
+
+from .errors import InputError
 
 _FULL = "No space left on device"
 _QUOTA = "Disk quota exceeded"
@@ -24,6 +27,47 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_dir
 
     return Path(user_cache_dir("edgeopt", appauthor=False))
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Refuse a place for a file that can't be written, before minutes are spent on what is to stand in it.
+
+    Args:
+        option: what gave the path, such as ``--plot``.
+
+    Raises:
+        InputError: no such folder, or one that takes no file.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise InputError(f"{option} {path}: that is a folder; name a file.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{option} {path}: the folder {path.parent} can't be written to; give another place."
+        )
+
+
+@contextmanager
+def written_whole(path: Path, option: str) -> Iterator[Path]:
+    """A file beside ``path`` to write, which then takes its place; when that fails nothing is left behind.
+
+    Raises:
+        InputError: it can't be written.
+    """
+    check_writable(path, option)
+    # The suffix stays: some writers go by it.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        full = disk_trouble(str(error), path.parent)
+        why = f"{full[0]}; free some space" if full else error.strerror or error
+        raise InputError(f"{option} {path} can't be written: {why}, or give another place.") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def disk_trouble(words: str, folder: Path | None = None) -> tuple[str, str] | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from html import escape
 from pathlib import Path
 
 from ..cost_model.roofline import Point, Roofline
+from ..disk import written_whole
 from ..errors import InputError
 
 _WIDTH, _HEIGHT = 900, 560
@@ -29,20 +29,14 @@ def draw_roofline(path: Path, roof: Roofline) -> None:
     as large as its share of the time.
 
     Raises:
-        InputError: a file name with another ending, no such folder, or no kernel to draw.
+        InputError: a file name with another ending, a place that can't be written, or no kernel to draw.
     """
     if path.suffix.lower() != ".svg":
         raise InputError(f"--roofline {path}: the file's name must end in .svg.")
-    if not path.parent.is_dir():
-        raise InputError(f"--roofline {path}: there is no folder {path.parent}.")
     if not roof.points:
         raise InputError("--roofline: the model has no kernel with multiply-accumulates to draw.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with written_whole(path, "--roofline") as partial:
         partial.write_text(_svg(roof), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class _Axes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..disk import check_writable, written_whole
 from ..errors import InputError
 
 _FORMATS = (".png", ".svg", ".pdf")
@@ -19,12 +19,12 @@ def check_plot(path: Path) -> Any:
     """matplotlib's Figure when a plot can be written to ``path``: to know before minutes of work.
 
     Raises:
-        InputError: matplotlib isn't installed, a file name with an ending it can't write, or no such folder.
+        InputError: matplotlib isn't installed, a file name with an ending it can't write, or a place that can't be
+            written.
     """
     if path.suffix.lower() not in _FORMATS:
         raise InputError(f"--plot {path}: the file's name must end in {', '.join(_FORMATS)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"--plot {path}: there is no folder {path.parent}.")
+    check_writable(path, "--plot")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -44,7 +44,7 @@ def draw_sensitivity(
     """Write a bar chart: a layer a row, the most damaging on top; SNR on the left, cost on the right.
 
     Raises:
-        InputError: matplotlib isn't installed, or a file name with an ending it can't write.
+        InputError: as :func:`check_plot`.
     """
     figure_class = check_plot(path)
     count = min(len(names), _MOST_LAYERS)
@@ -71,9 +71,5 @@ def draw_sensitivity(
         axis.tick_params(axis="y", length=0)
     left_out = len(names) - count
     figure.suptitle(title + (f" (the worst {count} of {len(names)} layers)" if left_out else ""), fontsize=11)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
-    try:
+    with written_whole(path, "--plot") as partial:
         figure.savefig(partial, dpi=120)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

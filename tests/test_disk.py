@@ -13,7 +13,8 @@ from edgeopt import disk
 from edgeopt.cli.app import main
 from edgeopt.converters import jobs
 from edgeopt.converters.workers import Task, run_tasks
-from edgeopt.disk import disk_trouble
+from edgeopt.disk import disk_trouble, written_whole
+from edgeopt.errors import InputError
 from edgeopt.models.findings import Finding, said_once
 
 
@@ -85,6 +86,27 @@ def test_a_full_disk_is_no_internal_error(
     assert main(["profiles"]) == 2
     said = capsys.readouterr().err
     assert "full; free some space" in " ".join(said.split()) and "internal" not in said
+
+
+def test_a_file_is_written_whole_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    """``--roofline`` into a read-only folder was an internal error."""
+    place = tmp_path / "roof.svg"
+    place.write_text("old")
+    sentence = r"--roofline .*roof\.svg can't be written: No space left.*another place"
+    with pytest.raises(InputError, match=sentence), written_whole(place, "--roofline") as partial:
+        partial.write_text("half")
+        raise OSError(errno.EIO, "No space left for names")
+    assert place.read_text() == "old" and list(tmp_path.iterdir()) == [place]
+    with written_whole(place, "--roofline") as partial:
+        partial.write_text("new")
+    assert place.read_text() == "new" and list(tmp_path.iterdir()) == [place]
+    for wrong, words in (
+        (tmp_path / "no" / "r.svg", "there is no folder"),
+        (tmp_path, "that is a folder; name a file"),
+        (Path("/proc/r.svg"), "the folder /proc can't be written to|No such file"),
+    ):
+        with pytest.raises(InputError, match=words), written_whole(wrong, "--plot") as partial:
+            partial.write_text("x")
 
 
 def test_one_cache_folder_for_all_and_home_is_understood(
