@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..disk import check_writable
 from ..errors import GateError, InputError
 from ..wording import counted
 from .measuring import draw_table, emit, keep
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
     from ..android_harness.emulator.execution import Section
     from ..results.artifacts import Artifact
+
+# The counter's classes of instructions that multiply and add, as the other tables call what they compute in.
+_KERNEL_WORDS = {
+    "fp32_fma": "float32", "fp16_fma": "float16", "int8_widening": "int8", "dotprod": "dotprod", "i8mm": "i8mm",
+    "sve": "sve",
+}  # fmt: skip
 
 
 def bench_emulated(
@@ -44,10 +51,15 @@ def bench_emulated(
     measurements = [m for one in counted for m in one.measurements]
     run_id = _keep(reporter, "bench", subject_of(files), measurements, store, no_store)
     rows = [_row(group) for group in _by_artifact(measurements)]
+    # Files that nobody here made tell no precision.
+    columns = [c for c in rows[0] if any(row.get(c) for row in rows)]
     small = any(m["details"].get("validated_size") is False for m in measurements)
 
     def draw(console: Console) -> None:
-        draw_table(console, rows, list(rows[0]))
+        misses = tuple(c for c in columns if c.endswith("misses"))
+        draw_table(
+            console, rows, columns, spare=(*reversed(misses), "core", "MACs", "bytes moved", "precision")
+        )
         console.print(
             "counted on emulated arm64 code; latency is an estimate with the band of its validation, never timed",
             soft_wrap=True,
@@ -76,7 +88,7 @@ def bench_emulated(
         payload,
         draw,
         csv=csv,
-        markdown=as_markdown(rows, list(rows[0])) if markdown else None,
+        markdown=as_markdown(rows, columns) if markdown else None,
     )
     return 0
 
@@ -99,7 +111,9 @@ def gate_emulated(
     from ..android_harness.emulator.gating import read_counts_baseline
     from ..results.records import subject_of
 
-    if not write_baseline:
+    if write_baseline:
+        check_writable(baseline, "--baseline")
+    else:
         read_counts_baseline(baseline)  # counting takes a while: what can't be compared is said before
     measurements = count_files(reporter, files, profile=profile, inputs=inputs)
     run_id = _keep(reporter, "gate", subject_of(files), measurements, store, no_store)
@@ -227,10 +241,11 @@ def _row(group: dict[tuple[str, int], dict[str, Any]]) -> dict[str, str]:
     mix = instructions["details"]["mix"]
     row = {
         "file": str(instructions["artifact"]),
+        "precision": str(instructions.get("precision") or ""),
         "core": str(instructions["conditions"]["core"]),
         "instructions": f"{instructions['value']:,}",
         "MACs": f"{group['macs_executed', 1]['value']:,}",
-        "kernels": ", ".join(name for name in ("fp32_fma", "fp16_fma", "int8_widening", "dotprod", "i8mm", "sve")
+        "kernels": ", ".join(words for name, words in _KERNEL_WORDS.items()
                              if mix[name] > 0.01 * instructions["value"]),
         "bytes moved": f"{group['bytes_moved', 1]['value']:,}",
     }  # fmt: skip

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from ..estimating import ArtifactEstimate, Estimates
 
+_LONGEST_NAME = 44
+
 
 def register(app: typer.Typer) -> None:
     """Attach the command to the ``edgeopt`` application."""
@@ -197,39 +199,34 @@ def _over_budget(items: Sequence[ArtifactEstimate]) -> Iterator[str]:
 
 
 def _draw_layers(console: Console, item: ArtifactEstimate) -> None:
-    from rich.table import Table
-
-    table = Table(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        title=f"{item.artifact}, {_threads(item)}",
-        title_justify="left",
-    )
-    table.add_column("kernel", no_wrap=True, max_width=44)
-    table.add_column("kind", no_wrap=True)
-    for column in ("MMAC", "KiB", "ms", "share"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("bound by", no_wrap=True)
-    table.add_column("run by", no_wrap=True)
-    for layer in item.layers():
-        table.add_row(*_layer_cells(layer))
-    console.print(table)
+    console.print(f"{item.artifact}, {_threads(item)}", markup=False, style="italic", soft_wrap=True)
+    rows = [_layer_row(layer) for layer in item.layers()]
+    # A table of no kernels has no columns to take from its first row.
+    if rows:
+        draw_table(console, rows, list(rows[0]), spare=("KiB", "run by", "kind", "MMAC"))
 
 
-def _layer_cells(layer: dict[str, Any]) -> list[str]:
+def _layer_row(layer: dict[str, Any]) -> dict[str, str]:
     bound = {"compute": "arithmetic", "memory": "memory", "dispatch": "its start"}[layer["bound"]]
-    return [
-        _short(layer["name"]), layer["kind"], f"{layer['macs'] / 1e6:.2f}", f"{layer['bytes'] / 1024:.0f}",
-        _number(layer["latency_ms"]), f"{layer['share']:.1%}", f"{bound} ({layer['path']})",
-        layer["delegate"] or "the runtime",
-    ]  # fmt: skip
+    return {
+        "kernel": _short(layer["name"]),
+        "kind": layer["kind"],
+        "MMAC": f"{layer['macs'] / 1e6:.2f}",
+        "KiB": f"{layer['bytes'] / 1024:.0f}",
+        "ms": _number(layer["latency_ms"]),
+        "share": f"{layer['share']:.1%}",
+        "bound by": f"{bound} ({layer['path']})",
+        "run by": layer["delegate"] or "the runtime",
+    }
 
 
 def _short(name: str) -> str:
-    """The module of a kernel without the way to it, of the several that a file may name."""
-    first = next((part for part in name.split(";") if "/" in part), name)
-    return first.strip("/").rpartition("/")[2].rpartition(".")[2] or name
+    """The module of a kernel, of the several that a file may name; of a path (TensorFlow's) its last step."""
+    # litert-torch writes "features.2;;features.0;": modules, each with its number where it has several operators.
+    parts = [part for part in name.split(";") if part] or [name]
+    path = next((part for part in parts if "/" in part), None)
+    short = (path.strip("/").rpartition("/")[2].rpartition(".")[2] if path else parts[0]) or name
+    return short if len(short) <= _LONGEST_NAME else "…" + short[1 - _LONGEST_NAME :]
 
 
 def _threads(item: ArtifactEstimate) -> str:

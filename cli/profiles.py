@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .measuring import draw_table
 from .options import Json, Quiet, Verbose
 from .profile_calibrate import calibrate
 from .profile_new import new
@@ -99,11 +100,12 @@ def validate(
     verbose: Verbose = False,
 ) -> None:
     """Check a profile file; exits 2 and names file, key, value and what is allowed when it is wrong."""
-    from ..cost_model.machine import unknown_core_notes
+    from ..cost_model.machine import machine_of, unknown_core_notes
     from ..device_profiles import load_profile
 
     reporter = _reporter(context, "profiles validate", json, quiet, verbose)
     profile = load_profile(file)
+    machine_of(profile)  # a profile that estimates refuse is not sound, though each figure is one
     for note in unknown_core_notes(profile):
         reporter.warn(f"{file}: {note}")
     estimates = _estimates(profile)
@@ -137,24 +139,19 @@ def _entry_json(entry: ProfileEntry) -> dict[str, Any]:
 
 
 def _draw_list(out: Console, entries: list[ProfileEntry]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    with_title = out.width >= 100 or not out.is_terminal
-    for heading in ("name", "big cores"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("int8 and fp16")  # words, which a narrow terminal breaks between
-    table.add_column("RAM", justify="right", no_wrap=True)
-    table.add_column("origin", no_wrap=True)
-    if with_title:
-        table.add_column("title", no_wrap=True, overflow="ellipsis")
-    for entry in entries:
-        ram = _gib(entry.ram_mib) if entry.ram_mib is not None else ""
-        cores = entry.big_cores.replace("cortex-", "")
-        cells = (entry.name, cores, _highlights(entry.isa), ram, entry.origin, entry.title)
-        table.add_row(*(Text(cell) for cell in (cells if with_title else cells[:-1])))
-    _print_wide(out, table)
+    rows = [
+        {
+            "name": entry.name,
+            "big cores": entry.big_cores.replace("cortex-", ""),
+            "int8 and fp16": _highlights(entry.isa),
+            "RAM": _gib(entry.ram_mib) if entry.ram_mib is not None else "",
+            "origin": entry.origin,
+            "title": entry.title,
+        }
+        for entry in entries
+    ]
+    if rows:
+        draw_table(out, rows, list(rows[0]), spare=("title", "origin", "RAM"))
 
 
 def _highlights(isa: tuple[str, ...]) -> str:
@@ -209,28 +206,24 @@ def _draw_profile(out: Console, profile: DeviceProfile) -> None:
 
 
 def _draw_clusters(out: Console, profile: DeviceProfile) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for heading in ("cluster", "cores", "clock", "L1D", "L2", "active", "instructions"):
-        right = heading in ("cores", "clock", "L1D", "L2", "active")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "instructions")
+    rows = []
     for index, cluster in enumerate(profile.cpu.clusters):
         active = profile.active_mw(index)
         l2 = f"{cluster.l2_kib} KiB{' shared' if cluster.l2_shared else ''}" if cluster.l2_kib else "?"
-        cells = (
-            cluster.core,
-            str(cluster.count),
-            f"{cluster.max_mhz} MHz",
-            f"{cluster.l1d_kib} KiB" if cluster.l1d_kib else "?",
-            l2,
-            f"{active:g} mW/core" if active else "?",
-            " ".join(cluster.isa) or "none known",
+        rows.append(
+            {
+                "cluster": cluster.core,
+                "cores": str(cluster.count),
+                "clock": f"{cluster.max_mhz} MHz",
+                "L1D": f"{cluster.l1d_kib} KiB" if cluster.l1d_kib else "?",
+                "L2": l2,
+                "active": f"{active:g} mW/core" if active else "?",
+                "instructions": " ".join(cluster.isa) or "none known",
+            }
         )
-        table.add_row(*(Text(cell) for cell in cells))
     out.print()
-    _print_wide(out, table)
+    # What is left out on a narrow terminal stands among the figures below, with its source.
+    draw_table(out, rows, list(rows[0]), spare=("active", "L2", "L1D"))
 
 
 def _draw_words(out: Console, profile: DeviceProfile) -> None:

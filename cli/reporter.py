@@ -152,7 +152,8 @@ class Reporter:
             yield _silent
             return
         err = console(stderr=True)
-        if not err.is_terminal:
+        # A dumb terminal can't move its cursor: it would show an empty line instead of a bar.
+        if not err.is_terminal or err.is_dumb_terminal:
             last: list[str] = []
 
             def plain(what: str, fraction: float | None = None) -> None:

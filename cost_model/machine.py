@@ -188,7 +188,7 @@ def machine_of(profile: DeviceProfile | Machine) -> Machine:
     """The :class:`Machine` of a profile.
 
     Raises:
-        InputError: the profile says something no machine can be (a memory slower than a thousandth of what
+        InputError: the profile says something no machine can be (a memory slower than a hundredth of what
             one core can stream, for instance).
     """
     if isinstance(profile, Machine):
@@ -198,8 +198,8 @@ def machine_of(profile: DeviceProfile | Machine) -> Machine:
     bandwidth = profile.memory.bandwidth_gb_s
     if bandwidth is not None and bandwidth < 0.01 * stream:
         raise InputError(
-            f"profile {profile.name}: memory.bandwidth_gb_s is {bandwidth:g}, a hundredth of what one of its "
-            "cores alone would read: it is 10^9 bytes a second, so check its unit."
+            f"profile {profile.name}: memory.bandwidth_gb_s is {bandwidth:g}, less than a hundredth of what one "
+            "of its cores alone would read: it is 10^9 bytes a second, so check its unit."
         )
     machine = Machine(
         name=profile.name,

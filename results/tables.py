@@ -16,9 +16,9 @@ _HEADINGS = {
     "runtime": "runtime",
     "threads": "threads",
     "latency": "latency ms (95%)",
-    "p90": "p90",
-    "first": "first run",
-    "load": "load",
+    "p90": "p90 ms",
+    "first": "first run ms",
+    "load": "load ms",
     "memory": "peak MiB",
     "size": "size",
 }

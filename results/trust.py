@@ -59,7 +59,7 @@ def trust_lines(measurements: Sequence[Mapping[str, Any]]) -> list[str]:
     if common:
         shared = worst_of(p for trust in judged for p in trust.problems if _kind(p) in common)
         lines.append(
-            f"all {len(judged)} configurations were measured under bad conditions: {'; '.join(shared)}"
+            f"{'both' if len(judged) == 2 else f'all {len(judged)}'} configurations were measured under bad conditions: {'; '.join(shared)}"
         )
     return lines + [line for trust in judged if (line := trust.line(common))]
 

@@ -133,3 +133,34 @@ def test_a_narrow_table_keeps_its_figures_whole(width: int, monkeypatch: pytest.
     pipe = io.StringIO()
     draw_table(Console(file=pipe, width=width), [row], list(row), spare=("energy", "memory"))
     assert "model.int8-dynamic.tflite        1  0.0765 ms" in pipe.getvalue() and "0.25 mJ" in pipe.getvalue()
+
+
+@pytest.mark.parametrize("command", ["analyze", "optimize"])
+def test_no_gate_is_promised_where_there_is_none(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([command, "--help"])
+    page = capsys.readouterr().out
+    assert "--eval" in page and "Gates" not in page
+
+
+def test_every_time_of_a_bench_has_its_unit() -> None:
+    from edgeopt.results.tables import heading
+
+    assert [heading(column) for column in ("latency", "p90", "first", "load")] == [
+        "latency ms (95%)", "p90 ms", "first run ms", "load ms",
+    ]  # fmt: skip
+
+
+def test_a_dumb_terminal_gets_plain_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It got one empty line and never heard what is done."""
+    import io
+
+    from rich.console import Console
+
+    from edgeopt.cli import reporter
+
+    monkeypatch.setenv("TERM", "dumb")
+    out = io.StringIO()
+    monkeypatch.setattr(reporter, "console", lambda **_: Console(file=out, force_terminal=True))
+    with reporter.Reporter("bench").progress() as progress:
+        progress("model.pte, 1 thread", 0.5)
+    assert out.getvalue() == "  model.pte, 1 thread\n"

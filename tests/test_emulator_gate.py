@@ -17,6 +17,7 @@ from edgeopt.android_harness.emulator import gate_counts, verify_on_emulator, wr
 from edgeopt.android_harness.emulator.parity import agreement, check_parity
 from edgeopt.android_harness.emulator.verification import BundleCheck
 from edgeopt.cli.app import main
+from edgeopt.cli.emulated import _row
 from edgeopt.device_profiles import load_profile
 from edgeopt.errors import InputError
 
@@ -203,6 +204,23 @@ def test_the_pytest_plugin(emulated_models: Path, tmp_path: Path) -> None:
     assert "outputs differ by" in done.stdout
     none = subprocess.run(base, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "no device chosen" in none.stdout
+
+
+def test_the_table_names_precision_and_kernels_in_words() -> None:
+    """model.pte alone doesn't tell what it is, and nobody outside the counter knows an fp32_fma."""
+    mix = dict.fromkeys(("fp32_fma", "fp16_fma", "int8_widening", "dotprod", "i8mm", "sve"), 0)
+    mix |= {"int8_widening": 40, "dotprod": 60, "fp32_fma": 1}
+    common = {"artifact": "model.pte", "precision": "int8-static", "conditions": {"core": "cortex-x1"}}
+    instructions = {**common, "value": 1000, "details": {"mix": mix}}
+    row = _row(
+        {
+            ("instructions", 1): instructions,
+            ("macs_executed", 1): {"value": 7},
+            ("bytes_moved", 1): {"value": 9},
+        }
+    )
+    assert list(row.items())[:2] == [("file", "model.pte"), ("precision", "int8-static")]
+    assert row["kernels"] == "int8, dotprod"
 
 
 @pytest.mark.slow

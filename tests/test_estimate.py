@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,11 +17,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from tiny_tflite import write_tflite
 from torch import nn
 
 import edgeopt
 from edgeopt.cli import main
+from edgeopt.cli.estimate import _draw_layers, _short
 from edgeopt.cost_model import Kernel, predict
 from edgeopt.cost_model.accelerators import accelerator_estimates
 from edgeopt.cost_model.advice import Alternative, advice
@@ -298,6 +301,31 @@ def test_the_roofline_draws_every_layer_under_the_ceilings(
         main(["estimate", str(file), "--profile", "pixel7", "--roofline", str(tmp_path / "no" / "r.svg")])
         == 2
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("features.2;;features.0;", "features.2"),  # litert-torch: modules and numbers
+        ("features.3.layers.3;2", "features.3.layers.3"),
+        ("model;4", "model"),
+        ("sequential/conv1/Relu;sequential/conv1/BiasAdd;", "Relu"),
+        ("DepthwiseConv2d_4", "DepthwiseConv2d_4"),
+        ("a." * 40 + "end", "…" + ("a." * 40 + "end")[-43:]),
+    ],
+)
+def test_a_kernel_is_named_by_its_module(name: str, shown: str) -> None:
+    """The list of a .tflite's kernels named them "0;", "3;" and "6;2"."""
+    assert _short(name) == shown
+
+
+def test_kernels_keep_their_figures_in_a_narrow_terminal(file: Path) -> None:
+    item = estimate(file, profile="pixel7", num_threads=[1]).items[0]
+    out = io.StringIO()
+    _draw_layers(Console(file=out, force_terminal=True, color_system=None, width=60), item)
+    assert "…" not in out.getvalue()
+    for layer in item.layers():
+        assert f"{layer['share']:.1%}" in out.getvalue()
 
 
 def test_the_words_of_a_roofline_can_be_read(tmp_path: Path) -> None:

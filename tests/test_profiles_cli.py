@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import statistics
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from edgeopt.cli import main
-from edgeopt.device_profiles import catalog
+from edgeopt.cli.profiles import _draw_clusters, _draw_list
+from edgeopt.device_profiles import catalog, list_profiles, load_profile
 
 PIXEL7 = catalog.BUILTIN_FOLDER / "pixel7.toml"
 
@@ -128,6 +131,25 @@ def test_list_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_narrow_list_keeps_names_and_instructions(width: int) -> None:
+    """What decides about a file's speed was the first to go, without a word, and names were cut."""
+    entries = [entry for entry in list_profiles() if entry.origin == "built-in" and entry.name != "host"]
+    out = io.StringIO()
+    _draw_list(Console(file=out, force_terminal=True, color_system=None, width=width), entries)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == len(entries) + 1 and max(map(len, map(str.rstrip, lines))) <= width
+    row = next(line for line in lines if line.startswith("raspberry_pi_zero_2w "))
+    assert "4x a53 1.00 GHz" in row and "neon only" in row
+    assert ("512 MiB" in row) is (width >= 80) and ("Raspberry Pi Zero 2 W" in row) is (width == 200)
+    clusters = io.StringIO()
+    _draw_clusters(
+        Console(file=clusters, force_terminal=True, color_system=None, width=width), load_profile("pixel7")
+    )
+    row = next(line for line in clusters.getvalue().splitlines() if line.startswith("cortex-x1 "))
+    assert "2850 MHz" in row and "neon fp16 dotprod" in row
+
+
 def test_a_broken_user_profile_is_a_warning(capsys: pytest.CaptureFixture[str], user_folder: Path) -> None:
     (user_folder / "broken.toml").write_text("name = ")
     code, envelope, _ = run_json(capsys, "profiles")
@@ -199,6 +221,15 @@ def test_validate_warns_of_a_core_without_figures(capsys: pytest.CaptureFixture[
         and "cortex-x99 isn't known to the cost model" in envelope["warnings"][0]
     )
     assert not run_json(capsys, "profiles", "validate", str(PIXEL7))[1]["warnings"]
+
+
+def test_validate_refuses_what_estimates_refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A memory in TB/s was "valid", and every estimate for it ended with exit code 2."""
+    file = tmp_path / "mine.toml"
+    file.write_text(PIXEL7.read_text().replace("bandwidth_gb_s = 51.2", "bandwidth_gb_s = 0.0512"))
+    assert main(["profiles", "validate", str(file)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "memory.bandwidth_gb_s is 0.0512, less than a hundredth of what one of its cores alone" in said
 
 
 def test_validate_a_good_file(capsys: pytest.CaptureFixture[str]) -> None:
