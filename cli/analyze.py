@@ -37,7 +37,7 @@ def analyze(
     ],
     profile: given.Profile,
     calibration: given.Calibration = None,
-    evaluate: given.Eval = None,
+    evaluate: given.Metric = None,
     observer: Annotated[
         str,
         typer.Option(

@@ -51,6 +51,13 @@ Eval = Annotated[
     str | None,
     _option("--eval", panel=_GATES, text="Task metric: module:function, or FILE.npz with inputs and labels."),
 ]
+# The same where no gate hangs on it.
+Metric = Annotated[
+    str | None,
+    _option(
+        "--eval", panel=_OPTIMISE, text="Task metric: module:function, or FILE.npz with inputs and labels."
+    ),
+]
 MaxAccuracyDrop = Annotated[
     str | None, _option("--max-accuracy-drop", panel=_GATES, text="How far the metric may fall, e.g. 1%.")
 ]

@@ -33,7 +33,7 @@ def optimize(
     ] = None,
     train: given.Train = None,
     calibration: given.Calibration = None,
-    evaluate: given.Eval = None,
+    evaluate: given.Metric = None,
     example_inputs: given.ExampleInputs = None,
     input_shape: given.InputShape = None,
     model_args: given.ModelArgs = None,

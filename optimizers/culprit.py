@@ -7,6 +7,7 @@ looked for in that tensor:
   activation;
 - a few values far out (largest value ≫ 99.9th percentile) do the same within a tensor;
 - a weight's channel with one value far beyond its others (peak ≫ root mean square) rounds those others away;
+- values that reach only a few of the least steps that static int8 has are rounded away, whatever their shape;
 - else what is left is plain rounding: how many of the 256 levels the bulk of the values uses.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from .precision import LEAST_STEP
 from .sensitivity import LayerDamage, ProbeGraph
 
 # A normal sample of a few thousand values peaks at about 4 times its root mean square; twice that is no accident.
@@ -28,6 +30,8 @@ _TAIL_RATIO = 4.0
 _HARMLESS_SNR_DB = 40.0
 _LEAST_SHARE = 0.03
 _NOTABLE_GAIN_DB = 0.5
+# An activation of one sign has 255 steps, of both 127: with fewer than 64 at least a bit is lost.
+_HALF_OF_THE_STEPS = 64.0
 _MOST_VALUES = 1_000_000
 
 
@@ -36,7 +40,7 @@ class Reason:
     """Why a tensor suffers from int8.
 
     Attributes:
-        kind: ``outlier_channel``, ``outliers``, ``peaks`` or ``rounding``.
+        kind: ``outlier_channel``, ``outliers``, ``peaks``, ``least_step`` or ``rounding``.
         words: the reason, to follow "because its input".
         figures: the numbers it rests on.
     """
@@ -126,6 +130,8 @@ def activation_reason(
     """
     flat = torch.cat([value.detach().float().flatten() for value in values]).abs()
     largest = float(flat.max()) if flat.numel() else 0.0
+    if scale is not None and _at_least_step(scale[0], largest):
+        return _too_small(largest)
     if channel_axis is not None and values[0].shape[channel_axis] > 1:
         axis = channel_axis % values[0].ndim
         others = [i for i in range(values[0].ndim) if i != axis]
@@ -149,6 +155,20 @@ def activation_reason(
         words = f"has outliers: it reaches {largest:.3g}, {ratio:.3g} times its 99.9th percentile"
         return Reason("outliers", words, {"ratio": ratio, "largest": largest, "percentile_99_9": usual})
     return _levels(flat, scale[0] if scale else 2 * largest / 255)
+
+
+def _at_least_step(scale: float, largest: float) -> bool:
+    """Whether the values would need steps that are finer by half or more, and int8 has none."""
+    return scale <= LEAST_STEP * (1 + 1e-6) and largest < _HALF_OF_THE_STEPS * LEAST_STEP
+
+
+def _too_small(largest: float) -> Reason:
+    steps = largest / LEAST_STEP
+    words = (
+        f"reaches only {largest:.3g} ({steps:.3g} steps of {LEAST_STEP:.3g}, the least that static int8 has): load "
+        "trained weights, scale it up, or keep the layer in float"
+    )
+    return Reason("least_step", words, {"step": LEAST_STEP, "largest": largest, "steps_of_largest": steps})
 
 
 def weight_reason(weight: torch.Tensor) -> Reason:
