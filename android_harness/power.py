@@ -93,10 +93,10 @@ def choose_meter(name: str | None, meters: list[PowerMeter]) -> PowerMeter:
     else:
         wanted = [m for m in meters if not getattr(m, "external", False)]
     if not wanted:
-        known = ", ".join(m.name + (" (by name only)" if not name else "") for m in meters) or "none"
+        known = ", ".join(m.name + (" (by name only)" if not name else "") for m in meters)
+        found = f" (found: {known})" if known else " nor any other" if name else ""
         raise InputError(
-            f"this machine has no power meter{f' {name!r}' if name else ''} (found: {known}): "
-            "no energy can be measured here."
+            f"this machine has no power meter{f' {name!r}' if name else ''}{found}: no energy can be measured here."
         )
     problems = []
     for meter in wanted:

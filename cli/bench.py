@@ -57,6 +57,9 @@ from .reporter import Reporter
 if TYPE_CHECKING:
     from rich.console import Console
 
+# What a narrow terminal does without, first one first; the file, its threads and its latency stay whole.
+_SPARE = ("p90", "load", "size", "first", "runtime", "memory", "precision")
+
 
 def register(app: typer.Typer) -> None:
     """Attach the command."""
@@ -255,7 +258,7 @@ def _print(reporter: Reporter, payload: dict[str, Any], csv: bool, markdown: boo
     rows = bench_rows(payload["measurements"])
 
     def draw(console: Console) -> None:
-        draw_table(console, rows, columns_of(rows), heading, spare=("p90", "load", "size", "first"))
+        draw_table(console, rows, columns_of(rows), heading, spare=_SPARE)
         for profile in payload.get("profiles_of_ops", ()):
             _draw_ops(console, profile)
         for comparison in payload.get("comparisons", ()):

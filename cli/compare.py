@@ -256,7 +256,8 @@ def _print(
         rows = server_rows(run.records)
 
     def draw(console: Console) -> None:
-        draw_table(console, rows, columns_of(rows), heading)
+        spare = ("SNR dB", "size", "runtime", *(("precision", "latency") if outcome is not None else ()))
+        draw_table(console, rows, columns_of(rows), heading, spare=spare)
         for comparison in comparisons:
             console.print(comparison["sentence"], markup=False, soft_wrap=True)
 

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import Any
 
 import typer
@@ -56,6 +57,7 @@ def _reflowed(text: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
+_BOXES_COLUMNS = 80
 _EXAMPLE_COLUMNS = 72  # of 80, less the indentation, the backslash and the margins
 
 # Python's names of types, in which Typer would write them, and what other commands' help pages say.
@@ -105,10 +107,27 @@ def _one_spelling(params: list[Any]) -> Iterator[None]:
             param.opts = opts
 
 
+@contextmanager
+def _plain_where_narrow(command: Any) -> Iterator[None]:
+    """Leave the boxes out on a narrow terminal, where they cut names of options to fit."""
+    mode = command.rich_markup_mode
+    if get_terminal_size().columns < _BOXES_COLUMNS:
+        command.rich_markup_mode = None
+    try:
+        yield
+    finally:
+        command.rich_markup_mode = mode
+
+
 class _Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        with _one_spelling(self.params):
+        with _one_spelling(self.params), _plain_where_narrow(self):
             super().format_help(ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """On a page without boxes: the examples line by line, which would be joined to a paragraph."""
+        if self.epilog:
+            formatter.write(self.epilog.replace("\\[", "[").rstrip() + "\n")
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _named(super().get_params(ctx), ctx)

@@ -193,7 +193,8 @@ def gate(
     rows = check_rows([check.as_json() for check in checks])
 
     def draw(console: Console) -> None:
-        draw_table(console, rows, list(rows[0]))
+        same = [c for c in ("metric", "threads") if len({row[c] for row in rows}) == 1]
+        draw_table(console, rows, list(rows[0]), spare=("measured", *same))
         for check in checks:
             if check.ok:
                 console.print(check.sentence, markup=False, soft_wrap=True)

@@ -164,3 +164,18 @@ def test_a_dumb_terminal_gets_plain_lines_of_progress(monkeypatch: pytest.Monkey
     with reporter.Reporter("bench").progress() as progress:
         progress("model.pte, 1 thread", 0.5)
     assert out.getvalue() == "  model.pte, 1 thread\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["bench", "export", "analyze", "compare", "emulator run", "profiles calibrate"]
+)
+def test_a_narrow_help_page_names_every_option_whole(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At 60 columns there was a --cpu-affini… and a --require-full-dele…."""
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main([*command.split(), "--help"]) == 0
+    page = capsys.readouterr().out
+    assert "…" not in page
+    if command == "bench":
+        assert "--cpu-affinity TEXT" in page and "\n  edgeopt bench net_pixel7 --on adb\n" in page

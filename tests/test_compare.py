@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from edgeopt.android_harness.conditions import Conditions, machine_facts
 from edgeopt.android_harness.measure import MeasureOptions
@@ -237,6 +239,31 @@ def test_a_failed_gate_says_each_sentence_once(
     baseline.write_text(json.dumps({"measurements": [stored(1.0, artifact.path).as_json()]}))
     assert main(["gate", str(artifact.path), "--baseline", str(baseline), "--no-store"]) == 3
     assert " ".join(capsys.readouterr().err.split()).count("more than the 1.05 allowed") == 1
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_narrow_tables_keep_names_and_ratios(
+    width: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At 60 columns compare showed no file's name and broke each verdict into syllables."""
+    files = [tmp_path / name for name in ("model.fp32.tflite", "model.int8-dynamic.tflite")]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    out = io.StringIO()
+    terminal = Console(file=out, force_terminal=True, color_system=None, width=width)
+    monkeypatch.setattr("edgeopt.cli.reporter.console", lambda **_: terminal)
+    fake_rounds(monkeypatch, [1.5])
+    assert main(["compare", *map(str, files), "--no-store"]) == 0
+    row = next(line for line in out.getvalue().splitlines() if line.startswith("model.int8-dynamic.tflite "))
+    assert "1.500 (" in row and row.rstrip().endswith("slower")
+    out.seek(0)
+    out.truncate()
+    fake_bench(monkeypatch, [1.0], files[1])
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(json.dumps({"measurements": [stored(1.0, files[1]).as_json()]}))
+    assert main(["gate", str(files[1]), "--baseline", str(baseline), "--no-store"]) == 0
+    row = next(line for line in out.getvalue().splitlines() if "model.int8-dynamic.tflite  " in line)
+    assert row.rstrip().endswith("ok") and "1.000" in row
 
 
 @pytest.mark.parametrize("entry", [{"metric": "latency_ms", "value": 1.0}, 1])
