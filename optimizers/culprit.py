@@ -30,8 +30,8 @@ _TAIL_RATIO = 4.0
 _HARMLESS_SNR_DB = 40.0
 _LEAST_SHARE = 0.03
 _NOTABLE_GAIN_DB = 0.5
-# An activation of one sign has 255 steps, of both 127: with fewer than 64 at least a bit is lost.
-_HALF_OF_THE_STEPS = 64.0
+# Values of one sign have 255 steps, of both 127: with fewer than 64 at least a bit is lost.
+_FEW_STEPS = 64.0
 _MOST_VALUES = 1_000_000
 
 
@@ -159,13 +159,13 @@ def activation_reason(
 
 def _at_least_step(scale: float, largest: float) -> bool:
     """Whether the values would need steps that are finer by half or more, and int8 has none."""
-    return scale <= LEAST_STEP * (1 + 1e-6) and largest < _HALF_OF_THE_STEPS * LEAST_STEP
+    return scale <= LEAST_STEP * (1 + 1e-6) and largest < _FEW_STEPS * LEAST_STEP
 
 
 def _too_small(largest: float) -> Reason:
     steps = largest / LEAST_STEP
     words = (
-        f"reaches only {largest:.3g} ({steps:.3g} steps of {LEAST_STEP:.3g}, the least that static int8 has): load "
+        f"reaches only {largest:.3g}, {steps:.3g} steps of {LEAST_STEP:.3g}, the least that static int8 has: load "
         "trained weights, scale it up, or keep the layer in float"
     )
     return Reason("least_step", words, {"step": LEAST_STEP, "largest": largest, "steps_of_largest": steps})
@@ -175,6 +175,8 @@ def weight_reason(weight: torch.Tensor) -> Reason:
     """Why a weight [out, ...] with one scale an output channel suffers."""
     rows = weight.detach().float().reshape(weight.shape[0], -1).abs()
     peak, rms = rows.amax(1), rows.square().mean(1).sqrt()
+    if float(peak.median()) < _FEW_STEPS * LEAST_STEP:  # of most channels
+        return _too_small(float(peak.max()))
     ratio = torch.where(rms > 0, peak / rms.clamp_min(1e-30), torch.zeros_like(rms))
     worst = int(ratio.argmax())
     if float(ratio[worst]) >= _PEAK_RATIO:

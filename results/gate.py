@@ -118,9 +118,23 @@ def gate(
                 if pair:
                     checks.append(_check(artifact, *pair, max_regression, chosen, effort, progress))
     if not checks:
+        _not_of_this_host(old, artifacts)
         names = ", ".join(dict.fromkeys(r.artifact for r in old if isinstance(r, Record)))
         raise InputError(f"nothing to compare: the baseline holds {names} and not these files or metrics.")
     return checks, records
+
+
+def _not_of_this_host(old: Sequence[Any], artifacts: Sequence[Artifact]) -> None:
+    """Say so when the baseline holds the files, but of an emulated or another device."""
+    names = {artifact.name for artifact in artifacts}
+    elsewhere = [r for r in old if isinstance(r, Record) and r.artifact in names and r.target != "host"]
+    if elsewhere:
+        helps = (
+            "counts are gated with --on emulator and a baseline of --write-baseline"
+            if elsewhere[0].target == "emulator"
+            else "only measurements of this host can be gated"
+        )
+        raise InputError(f"the baseline of {elsewhere[0].artifact} is of {elsewhere[0].target}: {helps}.")
 
 
 def _are_artifacts(baseline: Sequence[Any]) -> bool:

@@ -281,6 +281,8 @@ def test_a_gate_refuses_another_device(monkeypatch: pytest.MonkeyPatch, artifact
         gate([artifact], [other], max_regression=0.05)
     with pytest.raises(InputError, match="nothing to compare"):
         gate([artifact], [stored(1.0, Path("other.tflite"))], max_regression=0.05)
+    with pytest.raises(InputError, match=r"m\.tflite is of emulator: counts are gated with --on emulator"):
+        gate([artifact], [stored(1.0, artifact.path, target="emulator")], max_regression=0.05)
 
 
 def test_baselines_are_runs_files_or_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
