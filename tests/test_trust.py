@@ -44,7 +44,7 @@ def test_a_condition_that_all_share_is_said_once() -> None:
     quiet, noisy = Noise(), Noise(drift=0.15)
     lines = trust_lines([latency("a", quiet, busy=0.5), latency("b", noisy, busy=0.7, threads=2)])
     assert lines == [
-        "all 2 configurations were measured under bad conditions: other processes used 70% of the CPUs meanwhile",
+        "both configurations were measured under bad conditions: other processes used 70% of the CPUs meanwhile",
         "b, 2 threads: runs drift 15%: don't trust differences below 15%",
     ]
     assert lines[1:] == trust_lines([latency("a", quiet), latency("b", noisy, threads=2)])
