@@ -188,7 +188,7 @@ def spread(values: Sequence[float]) -> tuple[float, float] | None:
     if len(values) < 3:
         return None
     array = np.asarray(values, dtype=np.float64)
-    half = t975(len(array) - 1) * float(array.std(ddof=1)) / np.sqrt(len(array))
+    half = t975(len(array) - 1) * float(array.std(ddof=1)) / len(array) ** 0.5
     middle = float(np.median(array))
     return max(0.0, min(middle, float(array.mean()) - half)), max(middle, float(array.mean()) + half)
 

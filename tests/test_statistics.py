@@ -16,6 +16,7 @@ from edgeopt.android_harness.sampling import (
     summarize,
     t975,
 )
+from edgeopt.results.records import spread as spread_of
 from edgeopt.results.statistics import Ratio, ratio_of_rounds, round_log_ratio, verdict
 
 
@@ -156,3 +157,9 @@ def test_an_interval_of_equal_processes_holds_its_estimate() -> None:
     for value in (0.1, 0.3, 0.0517, 1.7):
         interval = median_interval([[value] * 5] * 3)
         assert interval is not None and interval[0] <= value <= interval[1]
+
+
+def test_an_interval_is_made_of_plain_numbers() -> None:
+    """docs/bench.md prints ci95: load_ms showed (0.0, np.float64(3.1585485959220367))."""
+    interval = spread_of([1.0, 2.0, 4.0])
+    assert interval is not None and [type(bound) for bound in interval] == [float, float]
