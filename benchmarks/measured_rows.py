@@ -1,8 +1,9 @@
-"""Latencies of the calibration's suite on a machine of ours, as rows for the cost model's fit.
+"""Latencies of the calibration's suite on machines of ours, as rows for the cost model's fit.
 
     python benchmarks/measured_rows.py FOLDER --rounds 4     FOLDER of calibration_check.py, after its ``measure``
 
-writes benchmarks/measured_latencies.json.gz: the machine, and of each file its kernels and the fastest round. Published rows
+puts this machine into benchmarks/measured_latencies.json.gz, instead of an earlier measurement of the same processor:
+its data, and of each file the kernels and the fastest round. Published rows
 of x86 are few, none of ExecuTorch or LiteRT and none with AVX-512: these say what XNNPACK makes of such cores. They shape
 the constants of those cores alone, in a step of their own.
 """
@@ -32,8 +33,13 @@ _DEFAULTS = {field.name: field.default for field in fields(Kernel)}
 
 
 def measured_rows() -> list[Row]:
-    """A row for each file, runtime and number of threads."""
-    return list(_rows(json.loads(gzip.decompress(DATA.read_bytes()))))
+    """A row for each machine, file, runtime and number of threads."""
+    return [row for machine in _stored() for row in _rows(machine)]
+
+
+def _stored() -> list[dict[str, Any]]:
+    machines: list[dict[str, Any]] = json.loads(gzip.decompress(DATA.read_bytes()))["machines"]
+    return machines
 
 
 def _rows(data: dict[str, Any]) -> Iterator[Row]:
@@ -42,7 +48,7 @@ def _rows(data: dict[str, Any]) -> Iterator[Row]:
         where["core"], where["count"], where["mhz"], where["isa"], arch=where["arch"], l2_kib=where["l2_kib"],
         l2_shared=where["l2_shared"],
     )  # fmt: skip
-    machine = Machine(where["soc"], where["soc"], (cluster,), where["l3_kib"], where["bandwidth_gb_s"])
+    machine = Machine(_name(where), _name(where), (cluster,), where["l3_kib"], where["bandwidth_gb_s"])
     for key, entry in data["latencies"].items():
         kernels = tuple(Kernel(name=str(i), **each) for i, each in enumerate(entry["kernels"]))
         network, precision, runtime = key.split(" ")
@@ -55,9 +61,13 @@ def _rows(data: dict[str, Any]) -> Iterator[Row]:
             )  # fmt: skip
 
 
+def _name(machine: dict[str, Any]) -> str:
+    return f"{machine['soc']} ({machine['core']})"
+
+
 def write(folder: Path, rounds: int) -> None:
-    """Put what ``folder`` holds of the suite into :data:`DATA`."""
-    from edgeopt.calibration.files import suite_files
+    """Put what ``folder`` holds of the suite, or of a part of it, into :data:`DATA`."""
+    from edgeopt.calibration.files import suite_files, suite_folder
     from edgeopt.calibration.measuring import Journal
     from edgeopt.calibration.suite import VERSION, suite
     from edgeopt.converters.kernels import file_kernels
@@ -67,7 +77,8 @@ def write(folder: Path, rounds: int) -> None:
 
     host = load_profile("host")
     machine, (cluster,) = machine_of(host), host.cpu.clusters
-    files = suite_files([each.name for each in suite()], lambda *_: None)
+    made = [each.name for each in suite() if (suite_folder() / each.name).is_dir()]
+    files = suite_files(made, lambda *_: None)
     latencies: dict[str, dict[str, Any]] = {}
     for taken in Journal.read(folder / "suite.jsonl").latencies(files, (1, 2), rounds):
         kernels = file_kernels(taken.file.path)
@@ -87,8 +98,14 @@ def write(folder: Path, rounds: int) -> None:
         },
         "latencies": latencies,
     }  # fmt: skip
+    # Virtual machines name their processors alike: the core tells them apart.
+    machines = {_name(each["machine"]): each for each in [*_stored(), data]}
     part = DATA.with_suffix(".part")
-    part.write_bytes(gzip.compress(json.dumps(data).encode(), mtime=0))
+    part.write_bytes(
+        gzip.compress(
+            json.dumps({"machines": [each for _, each in sorted(machines.items())]}).encode(), mtime=0
+        )
+    )
     part.replace(DATA)
 
 

@@ -18,11 +18,14 @@ from pathlib import Path
 
 from ..disk import cache_folder
 
-# dec rdi; jnz back; ret: a cycle a turn on every core of the last fifteen years (the two are fused, and each turn waits
-# for the one before).
-_LOOP = bytes((0x48, 0xFF, 0xCF, 0x75, 0xFB, 0xC3))
-_TURNS = 10_000_000
-_TRIES = 5
+# A hundred times add rax, rdx, each of which waits for the one before: a cycle each on every core of the last twenty
+# years. Then dec rdi; jnz back; ret. A shorter loop is slower where another machine's work shares the core, as two
+# threads of one core take turns at its branches.
+_CHAIN = 100
+_BODY = bytes((0x48, 0x01, 0xD0)) * _CHAIN + bytes((0x48, 0xFF, 0xCF))
+_LOOP = _BODY + bytes((0x0F, 0x85)) + (-len(_BODY) - 6).to_bytes(4, "little", signed=True) + bytes((0xC3,))
+_TURNS = 20_000
+_TRIES = 40
 
 
 def kept_mhz(model: str, shown_mhz: float, measure: Callable[[], float | None] | None = None) -> int | None:
@@ -53,7 +56,8 @@ def kept_mhz(model: str, shown_mhz: float, measure: Callable[[], float | None] |
 
 
 def measured_mhz() -> float | None:
-    """Turns a microsecond of a loop that takes a cycle a turn, the fastest of a few tries (15 ms altogether).
+    """Cycles a microsecond, by a chain of instructions that take one each: the fastest of some tries of less than a
+    millisecond, 30 ms altogether, as neighbours slow down most of them on a busy machine.
 
     None where the system allows no code of our own, or where the processor isn't an x86-64.
     """
@@ -73,7 +77,7 @@ def measured_mhz() -> float | None:
         loop(_TURNS)
         taken = time.thread_time_ns() - before
         if taken > 0:
-            best = max(best, _TURNS * 1e3 / taken)
+            best = max(best, _TURNS * _CHAIN * 1e3 / taken)
     return best or None
 
 

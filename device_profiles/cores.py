@@ -13,19 +13,28 @@ _CORE_ORDER = (
     ("cortex-x1", "cortex-x2", "cortex-x3", "cortex-x4", "cortex-x925", "neoverse-v1", "neoverse-v2"),
 )
 
-# (family, models) of AMD's processors → core, as the Linux kernel tells generations apart (arch/x86/kernel/cpu/amd.c).
-# Of Zen 5 only those whose vector units are 512 bits wide: servers and desktops, not the mobile ones with halves.
-_AMD_CORES = (
-    (0x17, range(0x00, 0x30), "x86-zen1"),
-    (0x17, range(0x50, 0x60), "x86-zen1"),
-    (0x17, range(0x30, 0xB0), "x86-zen2"),
-    (0x19, range(0x00, 0x10), "x86-zen3"),
-    (0x19, range(0x10, 0x20), "x86-zen4"),
-    (0x19, range(0x20, 0x60), "x86-zen3"),
-    (0x19, range(0x60, 0xB0), "x86-zen4"),
-    (0x1A, range(0x00, 0x20), "x86-zen5"),
-    (0x1A, range(0x40, 0x50), "x86-zen5"),
-)
+# (family, models) of x86 processors → core, as the Linux kernel tells generations apart (arch/x86/kernel/cpu/amd.c,
+# arch/x86/include/asm/intel-family.h). Of Zen 5 only those whose vector units are 512 bits wide: servers and desktops,
+# not the mobile ones with halves. Of Golden Cove and its successor Redwood Cove only servers, which have AVX-512:
+# Sapphire, Emerald and Granite Rapids.
+_X86_CORES = {
+    "AuthenticAMD": (
+        (0x17, range(0x00, 0x30), "x86-zen1"),
+        (0x17, range(0x50, 0x60), "x86-zen1"),
+        (0x17, range(0x30, 0xB0), "x86-zen2"),
+        (0x19, range(0x00, 0x10), "x86-zen3"),
+        (0x19, range(0x10, 0x20), "x86-zen4"),
+        (0x19, range(0x20, 0x60), "x86-zen3"),
+        (0x19, range(0x60, 0xB0), "x86-zen4"),
+        (0x1A, range(0x00, 0x20), "x86-zen5"),
+        (0x1A, range(0x40, 0x50), "x86-zen5"),
+    ),
+    "GenuineIntel": (
+        (0x06, range(0x8F, 0x90), "x86-golden-cove"),
+        (0x06, range(0xCF, 0xD0), "x86-golden-cove"),
+        (0x06, range(0xAD, 0xAF), "x86-golden-cove"),
+    ),
+}
 
 # "CPU part" of /proc/cpuinfo for implementer 0x41 (MIDR_EL1 part numbers, Arm technical reference manuals).
 ARM_PARTS = {
@@ -66,10 +75,11 @@ def core_rank(core: str) -> int:
     return -1
 
 
-def amd_core(processor: Mapping[str, str]) -> str | None:
-    """The core of an AMD processor from its lines of /proc/cpuinfo; None for one that isn't known here."""
+def x86_core(processor: Mapping[str, str]) -> str | None:
+    """The core of an x86 processor from its lines of /proc/cpuinfo; None for one that isn't known here."""
     try:
         family, model = int(processor.get("cpu family", "")), int(processor.get("model", ""))
     except ValueError:
         return None
-    return next((core for of, models, core in _AMD_CORES if family == of and model in models), None)
+    known = _X86_CORES.get(processor.get("vendor_id", ""), ())
+    return next((core for of, models, core in known if family == of and model in models), None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import IMPLIES, IMPOSSIBLE
-from .cores import ARM_PARTS, amd_core
+from .cores import ARM_PARTS, x86_core
 
 READ = "read from this machine"
 _ARM_FLAGS = {
@@ -175,7 +175,7 @@ def _core_name(root: Path, arch: str, index: int, processor: dict[str, str]) -> 
         return _slug(f"arm-{implementer or 'unknown'}-{part or 'unknown'}", "arm")
     if index in _cpu_list(_text(root / "sys/devices/cpu_atom/cpus")):
         return "x86-efficiency"
-    if processor.get("vendor_id") == "AuthenticAMD" and (known := amd_core(processor)):
+    if known := x86_core(processor):
         return known
     name = processor.get("model name", "").split("@")[0]
     return _slug(re.sub(r"\((r|tm)\)|\bcpu\b|processor", " ", name.lower()), "x86")

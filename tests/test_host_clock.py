@@ -9,7 +9,7 @@ import pytest
 from test_host_profile import as_host, fake_machine
 
 from edgeopt.device_profiles.clock import kept_mhz, measured_mhz
-from edgeopt.device_profiles.cores import amd_core
+from edgeopt.device_profiles.cores import x86_core
 from edgeopt.device_profiles.machine import describe_machine
 
 _CPUINFO = "processor: 0\nvendor_id: AuthenticAMD\ncpu family: 26\nmodel: 2\nmodel name: AMD EPYC\ncpu MHz: 2596.1\nflags: avx2\n"
@@ -66,10 +66,15 @@ def test_the_loop_runs_here() -> None:
     assert found is None or 300 < found < 8000
 
 
+_AMD, _INTEL = "AuthenticAMD", "GenuineIntel"
+
+
 @pytest.mark.parametrize(
-    ("family", "model", "core"),
-    [("23", "1", "x86-zen1"), ("23", "49", "x86-zen2"), ("25", "33", "x86-zen3"), ("25", "17", "x86-zen4"),
-     ("26", "2", "x86-zen5"), ("26", "36", None), ("21", "2", None), ("", "", None)],
+    ("vendor", "family", "model", "core"),
+    [(_AMD, "23", "1", "x86-zen1"), (_AMD, "23", "49", "x86-zen2"), (_AMD, "25", "33", "x86-zen3"),
+     (_AMD, "25", "17", "x86-zen4"), (_AMD, "26", "2", "x86-zen5"), (_AMD, "26", "36", None), (_AMD, "21", "2", None),
+     (_INTEL, "6", "207", "x86-golden-cove"), (_INTEL, "6", "143", "x86-golden-cove"), (_INTEL, "6", "151", None),
+     ("HygonGenuine", "24", "1", None), ("", "", "", None)],
 )  # fmt: skip
-def test_amd_generations(family: str, model: str, core: str | None) -> None:
-    assert amd_core({"cpu family": family, "model": model}) == core
+def test_x86_generations(vendor: str, family: str, model: str, core: str | None) -> None:
+    assert x86_core({"vendor_id": vendor, "cpu family": family, "model": model}) == core
