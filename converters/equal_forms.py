@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .activation_forms import hard_sigmoid, prelu_of_rows
 from .attention_forms import plain_attention, product_of_batches
 from .depthwise_forms import depthwise_by_rows
 from .index_forms import embedding_bag, index_copy, one_hot
@@ -262,14 +263,6 @@ def _number_of_full_rank(node: torch.fx.Node) -> Form | None:
     return lambda x: operation(x, constant)
 
 
-def _hard_sigmoid(node: torch.fx.Node) -> Form | None:
-    """clamp(x / 6 + 1/2, 0, 1), which ExecuTorch would write with numbers (see above)."""
-    if node.meta["val"].ndim != 4:
-        return None
-    sixth, half = torch.full((1, 1, 1, 1), 1 / 6), torch.full((1, 1, 1, 1), 0.5)
-    return lambda x: torch.clamp(x * sixth.to(x.dtype) + half.to(x.dtype), 0.0, 1.0)
-
-
 def _power(node: torch.fx.Node) -> Form | None:
     """A power of five dimensions or more: LiteRT's converter can't write it. Products or a root instead."""
     base, exponent = node.args
@@ -381,8 +374,9 @@ _RULES: dict[Any, _Rule] = {
     _ATEN.avg_pool3d.default: _POOL3D,
     _ATEN.pow.Tensor_Scalar: _POWER,
     _ATEN.hardsigmoid.default: _Rule(
-        _hard_sigmoid, "pte int8", "hardsigmoid is written with tensors of full rank"
+        hard_sigmoid, "pte int8", "hardsigmoid is written with tensors of full rank"
     ),
+    _ATEN.prelu.default: _Rule(prelu_of_rows, "pte", sizes_known=False),
     _ATEN.index_put.default: _MASK,
     _ATEN.index_put_.default: _MASK,
     _ATEN.pad.default: _NO_PADDING,

@@ -18,6 +18,7 @@ from .computed_weights import use_products
 from .dynamic_tflite import merge_sizes, spread_by_adding
 from .finite_masks import use_finite_masks
 from .float_io import use_float_io
+from .integer_transposed import fold_filters, use_integers
 from .litert_scales import part_scales
 from .rewrites import rewrite_program
 
@@ -54,6 +55,7 @@ def convert_static(model: OptimizedModel, path: Path, progress: Progress) -> lis
     quantized = convert_pt2e(copy.deepcopy(model.prepared), fold_quantize=False)
     notes = _convert(recapture(model.capture, quantized), model.capture, path, progress, quantized=True)
     use_float_io(path)
+    use_integers(path)
     return notes
 
 
@@ -115,6 +117,8 @@ def _convert_fixed(
     named = {info.name: tensor for info, tensor in zip(source.inputs, example, strict=True)}
     entry = signature.Signature(litert_model.DEFAULT_SIGNATURE_NAME, source.module, (), named)
     program, notes = rewrite_program(program, "tflite")
+    if quantized:
+        program = fold_filters(program)
     with torch.no_grad():
         fx_infra.silence_torch_logs()
         progress("decomposing the graph")

@@ -31,7 +31,7 @@ _CHOOSING = {
 }  # fmt: skip
 _MAKING = {"scalar_tensor": 0, "full": 1, "full_like": 1}
 # A factor of 1 would be dropped; this is the next float32.
-_ALMOST_ONE = 1 + 2**-23
+ALMOST_ONE = 1 + 2**-23
 
 
 def part_scales(program: ExportedProgram) -> None:
@@ -69,7 +69,7 @@ def _scales_of_sources(graph: torch.fx.Graph) -> dict[torch.fx.Node, Scale]:
 def _part(reader: torch.fx.Node, operand: torch.fx.Node) -> None:
     graph = reader.graph
     with graph.inserting_before(reader):
-        product = graph.call_function(torch.ops.aten.mul.Tensor, (operand, _ALMOST_ONE))
+        product = graph.call_function(torch.ops.aten.mul.Tensor, (operand, ALMOST_ONE))
     product.meta = dict(operand.meta)
     reader.replace_input_with(operand, product)
 

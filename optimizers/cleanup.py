@@ -11,12 +11,13 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, TensorArgument
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ..models.nodes import state_names
+from ..models.nodes import argument_of, state_names
 from .passes import Context, OptimizedModel
 from .registry import name_recipe, recipe_pass, register
 
 _ATEN = torch.ops.aten
-_CONVOLUTIONS = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.conv3d.default)
+_TRANSPOSED = (_ATEN.conv_transpose1d.default, _ATEN.conv_transpose2d.input, _ATEN.conv_transpose3d.input)
+_CONVOLUTIONS = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.conv3d.default, *_TRANSPOSED)
 
 
 @recipe_pass("fold_batch_norm")
@@ -77,7 +78,9 @@ def _fold_one(program: ExportedProgram, norm: torch.fx.Node, states: dict[str, s
     training, eps = norm.args[5], norm.args[7]
     nodes = [node for node in (weight, bias, scale, shift, mean, var) if node is not None]
     known = all(isinstance(n, torch.fx.Node) and n.name in states for n in nodes)
-    if training or not known or shift is None or scale is None:
+    # The weights of a transposed convolution in groups don't have its output channels along one axis.
+    in_groups = conv.target in _TRANSPOSED and argument_of(conv, "groups", 1) != 1
+    if training or not known or shift is None or scale is None or in_groups:
         return 0
     state = program._state_dict
 
@@ -85,8 +88,9 @@ def _fold_one(program: ExportedProgram, norm: torch.fx.Node, states: dict[str, s
         return None if node is None else state[states[node.name]]
 
     folded = fuse_conv_bn_weights(
-        value(weight), value(bias), value(mean), value(var), eps, value(scale), value(shift)
-    )
+        value(weight), value(bias), value(mean), value(var), eps, value(scale), value(shift),
+        transpose=conv.target in _TRANSPOSED,
+    )  # fmt: skip
     # The shift's place takes the new bias where there was none.
     holders = [weight, shift if bias is None else bias]
     calls = _calls_alike(conv, norm)
