@@ -34,7 +34,7 @@ from .gates import Gates, artifact_failures, artifact_warnings
 from .keras_planning import KerasPlan
 from .models.findings import Finding, said_once
 from .optimizers.workfolder import training_folder
-from .record import predicted, versions
+from .record import predicted, versions, warn_of_slower
 from .results.summary import bundle_summary
 
 Progress = Callable[[str], None]
@@ -270,6 +270,7 @@ def _write(
     not_made = [(item.file, f) for item in made if item.checks is None for f in item.findings]
     not_made += [(f"model.{f.format}", f) for f in plan.findings if f.severity == "error"]
     artifacts = [_artifact(item, checks, gates, plan.profile) for item in produced]
+    warn_of_slower(artifacts)
     failed = any(a["status"] == "failed" for a in artifacts) or (gates.strict and bool(not_made))
     evaluation = None
     if checks.evaluation is not None:

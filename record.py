@@ -24,6 +24,8 @@ from .optimizers.capabilities import ROADS
 from .planning import Plan
 from .results.summary import bundle_summary
 
+# How much longer than float32 a file must be expected to take to be called slower: less could be either way.
+SLOWER = 1.1
 PACKAGES = ("torch", "executorch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torchao", "numpy")
 
 
@@ -63,6 +65,7 @@ def write_record(plan: Plan, folder: Path, checks: Checks, result: ExportResult,
     if gates.strict:
         failures += [f"{i.wanted.file} could not be made: {why_failed(i)}" for i in result.not_made]
         failures += [f.sentence() for f in plan.findings if f.severity == "error"]
+    warn_of_slower(artifacts)
     manifest = _manifest(plan, checks, result, artifacts, golden, failed=bool(failures))
     write_manifest(folder, manifest, bundle_summary(manifest))
     return failures
@@ -132,6 +135,24 @@ def predicted(path: Path, profile: DeviceProfile) -> tuple[list[dict[str, Any]],
         if what != "size" and len(found) == len(items)
     ]
     return entries, sentences
+
+
+def warn_of_slower(artifacts: list[dict[str, Any]]) -> None:
+    """Add a warning to each artifact that is expected to take longer than the float32 file of its format beside it."""
+    least = {
+        each["file"]: min(item["latency_ms"] for item in each["predicted"])
+        for each in artifacts
+        if each["predicted"]
+    }
+    for one in artifacts:
+        for other in artifacts:
+            beside = other["format"] == one["format"] and other["precision"] == "fp32" != one["precision"]
+            if beside and {one["file"], other["file"]} <= least.keys():
+                found, floats = least[one["file"]], least[other["file"]]
+                if found > SLOWER * floats:
+                    one["warnings"].append(
+                        f"{found:.3g} ms are predicted, {floats:.3g} ms of {other['file']}: it is smaller, not faster"
+                    )
 
 
 def _optimization(plan: Plan) -> dict[str, Any] | None:
