@@ -29,6 +29,8 @@ from .runtimes.files import check_name
 if TYPE_CHECKING:
     import numpy as np
 
+    from .device_profiles import DeviceProfile
+
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SUMMARY = "SUMMARY.md"
@@ -163,6 +165,31 @@ class Bundle:
     def artifact_path(self, artifact: Artifact) -> Path:
         """Where an artefact lies."""
         return self.path / artifact.file
+
+    def device(self) -> DeviceProfile:
+        """The profile that the bundle was made for.
+
+        By its name; as the manifest keeps it where no profile is called so here, because a file was given or the
+        bundle was made on another machine.
+
+        Raises:
+            InputError: neither can be read.
+        """
+        from .device_profiles import DeviceProfile, load_profile
+        from .device_profiles.catalog import find
+
+        kept = self.manifest.profile
+        name = str(kept.get("name", ""))
+        try:
+            find(name)
+        except InputError:
+            try:
+                return DeviceProfile.model_validate(kept)
+            except ValidationError as error:
+                raise InputError(
+                    f"{self.path / MANIFEST}: its profile {name!r} isn't one of this edgeopt's form; give --profile."
+                ) from error
+        return load_profile(name)
 
     def golden(self) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
         """Golden inputs and the source model's outputs: per sample, one array a tensor, in order."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..android_harness.emulator.execution import Section
+    from ..device_profiles import DeviceProfile
     from ..results.artifacts import Artifact
 
 # The counter's classes of instructions that multiply and add, as the other tables call what they compute in.
@@ -181,7 +182,7 @@ def _count_artifacts(
     found: list[Counted] = []
     with reporter.progress() as progress:
         for artifact in find_artifacts(files, formats):
-            device = load_profile(profile or _profile_of(artifact))
+            device = load_profile(profile) if profile else _profile_of(artifact)
             core = device.big_cluster.core
             progress(f"counting {artifact.name} on the emulated {core}", None)
             golden = golden_inputs(artifact.bundle) if inputs is None and artifact.bundle else None
@@ -204,11 +205,11 @@ def _count_artifacts(
     return found
 
 
-def _profile_of(artifact: Artifact) -> str:
+def _profile_of(artifact: Artifact) -> DeviceProfile:
     from ..bundle import MANIFEST, load_bundle
 
     if artifact.bundle is not None and (artifact.bundle / MANIFEST).is_file():
-        return str(load_bundle(artifact.bundle).manifest.profile["name"])
+        return load_bundle(artifact.bundle).device()
     raise InputError(f"{artifact.name} names no device: give --profile, e.g. --profile pixel7.")
 
 

@@ -138,7 +138,7 @@ def verify(
 
     reporter = Reporter("emulator verify", as_json=json, quiet=quiet, verbose=verbose)
     loaded = load_bundle(bundle)
-    device = load_profile(profile or str(loaded.manifest.profile["name"]))
+    device = load_profile(profile) if profile else loaded.device()
     with reporter.progress() as progress:
         checks = verify_on_emulator(loaded, device, progress=progress)
     errors = [

@@ -17,6 +17,7 @@ from .reporter import Reporter
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..device_profiles import DeviceProfile
     from ..estimating import ArtifactEstimate, Estimates
 
 _LONGEST_NAME = 44
@@ -44,7 +45,7 @@ def estimate(
             "--profile",
             "--device",
             "-p",
-            help="A name that edgeopt profiles lists, or a TOML file; default: a bundle's own.",
+            help="A name that edgeopt profiles lists, or a TOML file; default: the bundle's own.",
         ),
     ] = None,
     num_threads: Annotated[
@@ -114,12 +115,16 @@ def estimate(
         reporter.note(f"wrote {roofline}")
 
 
-def _profile_of(model: str) -> str:
+def _profile_of(model: str) -> DeviceProfile:
     from ..bundle import MANIFEST, load_bundle
     from ..errors import InputError
 
-    if (Path(model) / MANIFEST).is_file():
-        return str(load_bundle(Path(model)).manifest.profile["name"])
+    path = Path(model)
+    folder = path.parent if path.is_file() else path
+    if (folder / MANIFEST).is_file():
+        bundle = load_bundle(folder)
+        if folder == path or path.name in {each.file for each in bundle.artifacts}:
+            return bundle.device()
     raise InputError(f"{model} names no device: give --profile, e.g. --profile pixel7.")
 
 

@@ -22,6 +22,7 @@ from tiny_tflite import write_tflite
 from torch import nn
 
 import edgeopt
+from edgeopt.bundle import load_bundle
 from edgeopt.cli import main
 from edgeopt.cli.estimate import _draw_layers, _short
 from edgeopt.cost_model import Kernel, predict
@@ -75,8 +76,31 @@ def test_a_bundle_names_its_own_device(tmp_path: Path, capsys: pytest.CaptureFix
         nn.Linear(4, 2), profile="raspberry_pi_4", precision="fp32", formats="tflite", example_inputs=torch.randn(1, 4),
         output=tmp_path / "b",
     )  # fmt: skip
+    for what in (tmp_path / "b", tmp_path / "b" / "model.tflite"):
+        found = _json(capsys, str(what))
+        assert {row["target"] for row in found["measurements"]} == {"raspberry_pi_4"}
+
+
+def test_a_bundle_knows_a_device_of_a_file_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its name alone was looked up, and is unknown where the profile isn't among the user's."""
+    mine = tmp_path / "my_board.toml"
+    mine.write_text(
+        'extends = "pixel7"\n[budgets]\nsize_mib = 3.0\n[sources]\n"budgets.size_mib" = "estimate: a guess"\n'
+    )
+    edgeopt.export(
+        nn.Linear(4, 2), profile=mine, precision="fp32", formats="tflite", example_inputs=torch.randn(1, 4),
+        output=tmp_path / "b",
+    )  # fmt: skip
+    mine.unlink()
     found = _json(capsys, str(tmp_path / "b"))
-    assert {row["target"] for row in found["measurements"]} == {"raspberry_pi_4"}
+    assert {row["target"] for row in found["measurements"]} == {"my_board"}
+    assert load_bundle(tmp_path / "b").device().budgets.size_mib == 3.0
+    manifest = tmp_path / "b" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"arch": "arm64"', '"arch": "abacus"'))
+    assert main(["estimate", str(tmp_path / "b")]) == 2
+    assert "isn't one of this edgeopt's form; give --profile" in capsys.readouterr().err
 
 
 def test_the_table_names_grade_basis_and_advice(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
