@@ -213,6 +213,20 @@ class Bundle:
         return inputs, outputs
 
 
+def device_of(path: Path) -> DeviceProfile:
+    """The profile that a bundle, or the bundle which a file is of, was made for (:meth:`Bundle.device`).
+
+    Raises:
+        InputError: ``path`` is neither, or the bundle can't be read.
+    """
+    folder = path.parent if path.is_file() else path
+    if (folder / MANIFEST).is_file():
+        bundle = load_bundle(folder)
+        if folder == path or path.name in {each.file for each in bundle.artifacts}:
+            return bundle.device()
+    raise InputError(f"{path} names no device: give --profile, e.g. --profile pixel7.")
+
+
 def load_bundle(path: Path | str) -> Bundle:
     """Read a bundle's manifest. Hashes are checked by :func:`check_files`.
 

@@ -139,20 +139,16 @@ def predicted(path: Path, profile: DeviceProfile) -> tuple[list[dict[str, Any]],
 
 def warn_of_slower(artifacts: list[dict[str, Any]]) -> None:
     """Add a warning to each artifact that is expected to take longer than the float32 file of its format beside it."""
-    least = {
-        each["file"]: min(item["latency_ms"] for item in each["predicted"])
-        for each in artifacts
-        if each["predicted"]
-    }
+    floats = {each["format"]: each for each in artifacts if each["precision"] == "fp32"}
     for one in artifacts:
-        for other in artifacts:
-            beside = other["format"] == one["format"] and other["precision"] == "fp32" != one["precision"]
-            if beside and {one["file"], other["file"]} <= least.keys():
-                found, floats = least[one["file"]], least[other["file"]]
-                if found > SLOWER * floats:
-                    one["warnings"].append(
-                        f"{found:.3g} ms are predicted, {floats:.3g} ms of {other['file']}: it is smaller, not faster"
-                    )
+        other = floats.get(one["format"])
+        if other is None or not (one["predicted"] and other["predicted"]):
+            continue
+        found, least = (min(each["latency_ms"] for each in item["predicted"]) for item in (one, other))
+        if found > SLOWER * least:
+            one["warnings"].append(
+                f"{found:.3g} ms are predicted, {least:.3g} ms of {other['file']}: it is smaller, not faster"
+            )
 
 
 def _optimization(plan: Plan) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..disk import check_writable
-from ..errors import GateError, InputError
+from ..errors import GateError
 from ..wording import counted
 from .measuring import draw_table, emit, keep
 from .reporter import Reporter, print_error
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..android_harness.emulator.execution import Section
-    from ..device_profiles import DeviceProfile
     from ..results.artifacts import Artifact
 
 # The counter's classes of instructions that multiply and add, as the other tables call what they compute in.
@@ -176,13 +175,14 @@ def _count_artifacts(
     from ..android_harness.emulator import measure_on_emulator
     from ..android_harness.emulator import run as emulate
     from ..android_harness.emulator.inputs import golden_inputs, inputs_for
+    from ..bundle import device_of
     from ..device_profiles import load_profile
     from ..results.artifacts import find_artifacts
 
     found: list[Counted] = []
     with reporter.progress() as progress:
         for artifact in find_artifacts(files, formats):
-            device = load_profile(profile) if profile else _profile_of(artifact)
+            device = load_profile(profile) if profile else device_of(artifact.path)
             core = device.big_cluster.core
             progress(f"counting {artifact.name} on the emulated {core}", None)
             golden = golden_inputs(artifact.bundle) if inputs is None and artifact.bundle else None
@@ -203,14 +203,6 @@ def _count_artifacts(
     for sentence in dict.fromkeys(w for one in found for m in one.measurements for w in m["warnings"]):
         reporter.warn(sentence)
     return found
-
-
-def _profile_of(artifact: Artifact) -> DeviceProfile:
-    from ..bundle import MANIFEST, load_bundle
-
-    if artifact.bundle is not None and (artifact.bundle / MANIFEST).is_file():
-        return load_bundle(artifact.bundle).device()
-    raise InputError(f"{artifact.name} names no device: give --profile, e.g. --profile pixel7.")
 
 
 def _keep(

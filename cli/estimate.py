@@ -17,7 +17,6 @@ from .reporter import Reporter
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..device_profiles import DeviceProfile
     from ..estimating import ArtifactEstimate, Estimates
 
 _LONGEST_NAME = 44
@@ -85,13 +84,14 @@ def estimate(
     verbose: Verbose = False,
 ) -> None:
     """Predict latency, memory and energy of MODEL on a device, from its graph and the device's profile."""
+    from ..bundle import device_of
     from ..estimating import estimate as run
 
     reporter = Reporter("estimate", as_json=json_output, quiet=quiet, verbose=verbose)
     with reporter.progress() as progress:
         found = run(
             model,
-            profile=profile or _profile_of(model),
+            profile=profile or device_of(Path(model)),
             num_threads=_counts(num_threads),
             precision=precision,
             runtime=runtime,
@@ -113,19 +113,6 @@ def estimate(
     )
     if roofline is not None:
         reporter.note(f"wrote {roofline}")
-
-
-def _profile_of(model: str) -> DeviceProfile:
-    from ..bundle import MANIFEST, load_bundle
-    from ..errors import InputError
-
-    path = Path(model)
-    folder = path.parent if path.is_file() else path
-    if (folder / MANIFEST).is_file():
-        bundle = load_bundle(folder)
-        if folder == path or path.name in {each.file for each in bundle.artifacts}:
-            return bundle.device()
-    raise InputError(f"{model} names no device: give --profile, e.g. --profile pixel7.")
 
 
 def _counts(text: str | None) -> tuple[int, ...]:

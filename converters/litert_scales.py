@@ -7,12 +7,12 @@ holds beyond it is cut off. Where two scales meet it fails.
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
+from ..models.nodes import op_name
 from .rewriting import held_tensors
 
 Scale = tuple[Any, ...]
@@ -110,9 +110,4 @@ def _is_float(node: torch.fx.Node) -> bool:
 
 
 def _name(node: torch.fx.Node) -> str:
-    if node.op != "call_function":
-        return ""
-    if node.target is operator.getitem:
-        return "getitem"
-    schema = getattr(node.target, "_schema", None)
-    return "" if schema is None else str(schema.name).partition("::")[2].removesuffix("_copy")
+    return op_name(node).removesuffix("_copy")
