@@ -12,10 +12,12 @@ from torch.export import ExportedProgram
 from ..disk import disk_trouble
 from ..errors import EdgeoptError
 from ..models.findings import Finding
+from ..models.nodes import dtype_of
 from ..models.program import module_path, source_line
 from ..wording import shortened
 
 _OTHER = {"pte": ".tflite", "tflite": ".pte"}
+_CANT_WRITE = "LiteRT's converter can't write"
 _REPLACE = "replace it by other operators, or use the {other}"
 
 # What the exporters say -> what it means and what helps; checked with ExecuTorch 1.5.1 and litert-torch 0.10.0.
@@ -30,7 +32,7 @@ _KNOWN = (
     (r"Didn't find op for builtin opcode '(\w+)'", "LiteRT's runtime has no {0}, which its converter wrote", _REPLACE),
     (r"currently supported for stablehlo\.scatter",
      "LiteRT's runtime can't add into a tensor at given positions", _REPLACE),
-    (r"failed to legalize operation '([\w.]+)'", "LiteRT's converter can't write {0}", _REPLACE),
+    (r"failed to legalize operation '([\w.]+)'", f"{_CANT_WRITE} {{0}}", _REPLACE),
     (r"'(tfl\.\w+)' op operand #\d+ must be", "LiteRT's {0} doesn't take tensors of this type",
      "use float32 (or int32) there"),
     (r"missing operator|Operator .* not (?:found|registered)|MISSING_OPERATOR|0x14\b",
@@ -44,6 +46,8 @@ _KNOWN = (
     (r"torch\.?(?:float64|double)|\bf64\b|xf64", "float64 isn't supported by the format", "use float32"),
     (r"bfloat16|\bbf16\b", "bfloat16 isn't supported by the format", "use float32 and --precision fp16"),
 )  # fmt: skip
+
+_NO_ARITHMETIC = ("float64", "bfloat16")
 
 # What LiteRT's converter made of an ATen operator, for messages that know only that.
 _MADE_OF = {
@@ -81,6 +85,13 @@ def explain(
         message, suggestion = f"the ExecuTorch runtime has no kernel for {', '.join(missing)}", _REPLACE
     else:
         message, suggestion = _meaning(error, text, first, node)
+        odd = _without_arithmetic(program) if output_format == "tflite" and _CANT_WRITE in message else None
+        if odd is not None:
+            node, message, suggestion = (
+                odd,
+                f"LiteRT has no arithmetic in {dtype_of(odd)}",
+                "use float32 there",
+            )
     return Finding(
         "error",
         message,
@@ -103,6 +114,12 @@ def _meaning(error: BaseException, text: str, first: str, node: torch.fx.Node | 
     what = f"{type(error).__name__}: {first}" if first else type(error).__name__
     hint = "run with --verbose for its own words" if node is None else "rewrite this part, or use the {other}"
     return f"the exporter failed: {what}", hint
+
+
+def _without_arithmetic(program: ExportedProgram | None) -> torch.fx.Node | None:
+    """The first operator whose result is of a type that LiteRT computes nothing in."""
+    nodes = program.graph.nodes if program is not None else ()
+    return next((n for n in nodes if n.op == "call_function" and dtype_of(n) in _NO_ARITHMETIC), None)
 
 
 def _missing_kernels(file: Path) -> list[str]:

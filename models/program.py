@@ -97,7 +97,7 @@ def size_agnostic_kernels(active: bool) -> Iterator[None]:
 
 
 # Frames of this package that a model's operators pass through.
-_OWN = ("/models/tensors.py", "/converters/half.py")
+_OWN = ("/models/tensors.py", "/models/float32.py", "/converters/half.py")
 
 
 def module_path(node: torch.fx.Node) -> str | None:
@@ -179,7 +179,7 @@ def _explain(error: Exception) -> Finding:
     text = f"{type(error).__name__}: {error}"
     place = None
     for match in re.finditer(r'File "([^"]+)", line (\d+), in forward', text):
-        if "/torch/" not in match[1] and not match[1].endswith("models/tensors.py"):
+        if "/torch/" not in match[1] and not match[1].endswith(_OWN):
             place = f"{Path(match[1]).name}:{match[2]}"
     if place is None and "(" in brief(error):
         found = re.search(r"\((\S+\.py:\d+)\)$", brief(error))

@@ -20,7 +20,7 @@ import torch
 from ..errors import InputError
 from ..wording import counted
 from .checkpoints import load_file, load_weights
-from .dtypes import float32_inputs, to_float32
+from .dtypes import float32_inputs, other_types, to_float32, widened_forward
 from .factories import instantiate
 from .findings import Finding
 from .inputs import (
@@ -120,6 +120,7 @@ def load_source_model(
         load_weights(module, weights, trust_pickle)
     findings = _to_eval(module)
     _check_finite(module)
+    types = other_types(module)
     findings += to_float32(module)
     if example_inputs is None and not input_shapes and example is None:
         example = _companion_inputs(module, origin, companions)
@@ -130,7 +131,12 @@ def load_source_model(
             f"{origin}: no example inputs; give --input-shape name:float32[1,3,224,224] or --example-inputs "
             "FILE.npz, or put a function example_inputs() beside the model."
         )
-    return _finish(module, origin, companions, float32_inputs(example), dynamic_batch, name, findings)
+    widened = widened_forward(module, types, example, origin)
+    findings += [widened] if widened else []
+    example = float32_inputs(example)
+    return _finish(
+        module, origin, companions, example, dynamic_batch, name, findings, in_float32=widened is not None
+    )
 
 
 def _finish(
@@ -141,6 +147,8 @@ def _finish(
     dynamic_batch: bool,
     name: str | None,
     findings: list[Finding],
+    *,
+    in_float32: bool,
 ) -> SourceModel:
     signature, tensors = Signature.of(module, example.args, example.kwargs)
     dynamic = dict(example.dynamic)
@@ -149,9 +157,9 @@ def _finish(
         dynamic |= {(index, 0): batch for index, tensor in enumerate(tensors) if tensor.ndim}
     _check_filled(signature, tensors)
     tensors = tuple(_widen(tensor, index, dynamic) for index, tensor in enumerate(tensors))
-    flat = FlatModel(module, signature)
+    flat = FlatModel(module, signature, in_float32=in_float32)
     _mirror_mode(flat, module)
-    raw = _first_run(module, signature, tensors, origin)
+    raw = _first_run(flat, tensors, origin)
     outputs = named_tensors(raw)
     findings += [
         Finding("warning", f"output {path!r} ({kind}) is not a tensor and is left out")
@@ -324,17 +332,14 @@ def _given_inputs(module: torch.nn.Module, given: Any, shapes: Sequence[str]) ->
     return inputs_from_value(given, "example_inputs")
 
 
-def _first_run(
-    module: torch.nn.Module, signature: Signature, tensors: tuple[torch.Tensor, ...], origin: str
-) -> Any:
-    args, kwargs = signature.arguments(tensors)
+def _first_run(flat: FlatModel, tensors: tuple[torch.Tensor, ...], origin: str) -> Any:
     try:
-        with torch.no_grad(), preserved_state(module):
-            return module(*args, **kwargs)
+        with torch.no_grad(), preserved_state(flat):
+            return flat.raw(*tensors)
     except Exception as error:
         given = ", ".join(
             f"{name}:{dtype_name(tensor.dtype)}{list(tensor.shape)}"
-            for name, tensor in zip(signature.names, tensors, strict=True)
+            for name, tensor in zip(flat.names, tensors, strict=True)
         )
         # Weights and inputs are in float32 by now: another float type can only come from a cast of the model's own.
         cast = re.search(r"BFloat16|Half|Double", str(error)) if "type" in str(error) else None

@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ..errors import InputError
+from .float32 import float32_arithmetic
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,33 @@ class Signature:
 
 
 class FlatModel(torch.nn.Module):
-    """The user's model with tensors in, in the order of the signature, and a flat dict of tensors out."""
+    """The user's model with tensors in, in the order of the signature, and a flat dict of tensors out.
 
-    def __init__(self, model: torch.nn.Module, signature: Signature) -> None:
+    Attributes:
+        in_float32: compute in float32 what forward would cast to a narrower type.
+    """
+
+    in_float32 = False
+
+    def __init__(self, model: torch.nn.Module, signature: Signature, *, in_float32: bool = False) -> None:
         super().__init__()
         self.model = model
         self._signature = signature
+        self.in_float32 = in_float32
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tensors that forward takes."""
+        return self._signature.names
 
     def forward(self, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        return named_tensors(self.raw(*tensors))
+
+    def raw(self, *tensors: torch.Tensor) -> Any:
+        """What the user's forward returns, nested as it is."""
         args, kwargs = self._signature.arguments(tensors)
-        return named_tensors(self.model(*args, **kwargs))
+        with float32_arithmetic() if self.in_float32 else nullcontext():
+            return self.model(*args, **kwargs)
 
 
 def named_tensors(output: Any) -> dict[str, torch.Tensor]:

@@ -400,6 +400,43 @@ def bfloat16_weights() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).bfloat16()
 
 
+@odd("bfloat16_inside", _image())
+class BFloat16Inside(nn.Module):
+    """Casts of its own, and a parameter in bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 5)
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 8).bfloat16())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.stem(x).relu().to(torch.bfloat16)
+        y = y.flatten(2).transpose(1, 2) * self.scale.to(torch.bfloat16)
+        return self.head(y.mean(1).float())
+
+
+@odd("autocast", _image())
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.head(self.stem(x).relu().mean((2, 3))).float()
+
+
+@odd("float64_inside", _image())
+class Float64Inside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.stem(x).relu().double()
+        return self.head((y.flatten(2).transpose(1, 2) * math.pi).mean(1).float())
+
+
 @odd("dynamic_batch_flatten", _image(2, 3, 8, 8), dynamic_batch=True)
 def dynamic_batch_flatten() -> nn.Module:
     return nn.Sequential(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 from edgeopt.errors import InputError
 from edgeopt.models import load_calibration, load_source_model
 from edgeopt.models.inputs import inputs_from_shapes
+from edgeopt.models.program import capture
 from edgeopt.models.tensors import named_tensors
 from edgeopt.models.workload import workload
 from edgeopt.optimizers import load_recipe, named_recipe, parse_precision, parse_precisions
@@ -43,17 +45,79 @@ def test_example_inputs_need_no_function(written: str, tmp_path: Path) -> None:
 
 
 class Casting(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.out = nn.Linear(4, 2).bfloat16()
+        self.out = layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.out(x.to(torch.bfloat16)).float()
 
 
-def test_a_cast_of_the_models_own_is_named() -> None:
+def test_a_cast_that_the_model_itself_does_not_take_is_named() -> None:
     with pytest.raises(InputError, match="casts to bfloat16 in its forward"):
-        load_source_model(Casting(), example_inputs=torch.ones(1, 4))
+        load_source_model(Casting(nn.Linear(4, 2)), example_inputs=torch.ones(1, 4))
+
+
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.out(x)
+
+
+class Scaled(nn.Module):
+    """bfloat16 in a tensor that is neither parameter nor buffer, in one that forward makes, and by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.bfloat16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.type("torch.BFloat16Tensor") * self.scale + torch.ones(4, dtype=torch.bfloat16)
+        return torch.cat([y, y.bfloat16()], -1).to(self.scale.dtype)
+
+
+@pytest.mark.parametrize("make", [lambda: Casting(nn.Linear(4, 2).bfloat16()), Autocast, Scaled])
+def test_a_forward_that_casts_computes_in_float32_everywhere(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    module, x = make().eval(), torch.randn(3, 4)
+    own = module(x).float()
+    source = load_source_model(module, example_inputs=x)
+    (said,) = [finding for finding in source.findings if "forward computes in bfloat16" in finding.message]
+    assert said.source is not None and said.source.startswith("test_models_in.py:")
+    (reference,) = source.run([x])
+    program = capture(source).program
+    values = [node.meta["val"] for node in program.graph.nodes if node.op == "call_function"]
+    assert {v.dtype for v in values if isinstance(v, torch.Tensor)} == {torch.float32}
+    (found,) = program.module()(x).values()
+    assert reference.dtype == found.dtype == torch.float32
+    torch.testing.assert_close(found, reference)
+    torch.testing.assert_close(reference, own, rtol=2e-2, atol=2e-2)
+    assert not torch.equal(reference, own), "nothing was computed in bfloat16 to begin with"
+
+
+def test_an_exported_program_that_casts_computes_in_float32(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Casting(nn.Linear(4, 2).bfloat16()).eval(), torch.randn(3, 4)
+    path = tmp_path / "casting.pt2"
+    torch.export.save(torch.export.export(module, (x,)), path)
+    source = load_source_model(str(path))
+    assert any("forward computes in bfloat16" in finding.message for finding in source.findings)
+    (reference,) = source.run(source.example)
+    (own,) = (module.bfloat16()(source.example[0]),)
+    torch.testing.assert_close(reference, own, rtol=2e-2, atol=2e-2)
+
+
+def test_a_model_whose_results_are_those_of_rounding_is_not_exported_in_float32() -> None:
+    class Rounding(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.to(torch.bfloat16).float() - x
+
+    with pytest.raises(InputError, match=r"computes in bfloat16 \(test_models_in.py:\d+\).* other ones"):
+        load_source_model(Rounding(), example_inputs=torch.randn(1, 4))
 
 
 @given(st.text(max_size=30))

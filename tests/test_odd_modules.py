@@ -54,6 +54,7 @@ OUTCOMES: dict[str, dict[str, str]] = {
     "conv3d": {"pte": "rewritten", "tflite": "works"},
     "double_weights": WORKS,
     "bfloat16_weights": WORKS,
+    "float64_inside": {"pte": "works", "tflite": "LiteRT has no arithmetic in float64 (op aten.to.dtype"},
     "running_state": {
         "pte": "works",
         "tflite": "forward changes buffer 'state', and a .tflite keeps no state between calls",
@@ -146,6 +147,8 @@ PRECISE = [
     "activations",
     "transformer_layer",
     "dynamic_batch_flatten",
+    "bfloat16_inside",
+    "autocast",
 ]
 
 
