@@ -14,6 +14,8 @@ from .converters.file_report import inspect_file
 from .converters.ordering import named_order
 from .converters.verification import Parity, compare
 from .errors import EdgeoptError
+from .optimizers.precision import PRECISIONS
+from .results.summary import worst_snr
 from .runtimes import run_isolated, runtime_versions
 
 # The package whose version decides whether a file of this format loads.
@@ -53,6 +55,7 @@ class Verification:
             for file, outputs in self.parity.items()
             for p in outputs
             for metric, value in (("snr_db", p.snr_db), ("cosine", p.cosine))
+            if value is not None
         ]
 
 
@@ -122,16 +125,20 @@ def _check_parity(
     except EdgeoptError as error:
         result.add(what, [f"{artifact.file}: {str(error).rstrip('.')}"])
         return
-    tolerances = {p["output"]: p["min_snr_db"] for p in artifact.parity}
-    given = next(iter(tolerances.values()), None)
     parity = compare(
         outputs,
         [[sample[i] for i in out_order] for sample in found],
         [t.name for t in manifest.outputs],
         artifact.precision,
-        min_snr_db=given or None,
+        min_snr_db=_bound_of_the_users_own(artifact),
     )
     result.parity[artifact.file] = parity
     failed = [f"{artifact.file}: output {p.output!r}: {p.reason}" for p in parity if not p.passed]
-    worst = min(p.snr_db for p in parity)
-    result.add(f"{what} (SNR {worst:.1f} dB)", failed)
+    worst = worst_snr(p.to_dict() for p in parity)
+    result.add(what if worst == "–" else f"{what} (SNR {worst})", failed)
+
+
+def _bound_of_the_users_own(artifact: Artifact) -> float | None:
+    """What --min-snr-db was at the export; None where the precision's own rule held."""
+    bounds = {p["min_snr_db"] for p in artifact.parity if p["snr_db"] is not None}
+    return next(iter(bounds - {PRECISIONS[artifact.precision].min_snr_db}), None)

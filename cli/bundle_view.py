@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.measure import Measurement
 from rich.table import Table
 
-from ..results.summary import file_size, percent
+from ..results.summary import file_size, percent, worst_snr
 from .recipe_view import draw_passes
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def _measurements(artifact: Artifact, profile: str) -> Iterator[dict[str, Any]]:
     yield {"metric": "size_bytes", "value": artifact.size_bytes, **common}
     for parity in artifact.parity:
         for metric in ("snr_db", "cosine"):
-            yield {"metric": metric, "value": parity[metric], "output": parity["output"], **common}
+            if parity[metric] is not None:
+                yield {"metric": metric, "value": parity[metric], "output": parity["output"], **common}
     if artifact.metric is not None:
         yield {"metric": "accuracy", "value": artifact.metric, **common}
     for each in artifact.predicted:
@@ -140,7 +141,7 @@ def _cells(artifact: Artifact, metric: str | None) -> dict[str, str]:
         "file": artifact.file,
         "precision": artifact.precision,
         "size": file_size(artifact.size_bytes),
-        "SNR": f"{min(p['snr_db'] for p in parity):.1f} dB",
+        "SNR": worst_snr(parity),
         "top-1": percent(min(top1)) if top1 else "–",
         "delegated": percent(artifact.contents.get("delegated_macs_ratio")),
         "integer": percent(artifact.contents.get("quantized_macs_ratio")),

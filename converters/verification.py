@@ -27,7 +27,8 @@ class Parity:
     """Agreement of one output over all samples.
 
     Attributes:
-        snr_db: 10·log10(Σ reference² / Σ (reference − found)²), in dB.
+        snr_db: 10·log10(Σ reference² / Σ (reference − found)²), in dB; None of whole numbers, whose distance means
+            nothing (class ids, positions).
         cosine: cosine similarity of all values taken as one vector.
         top1_agreement: share of rows with the same largest entry, where the output looks like logits;
             share of equal values where it holds whole numbers; else None.
@@ -36,7 +37,7 @@ class Parity:
     output: str
     samples: int
     max_abs_error: float
-    snr_db: float
+    snr_db: float | None
     cosine: float
     top1_agreement: float | None
     min_snr_db: float
@@ -123,7 +124,7 @@ def _compare_whole_numbers(
         name,
         samples,
         error,
-        snr_db(wanted, got),
+        None,
         cosine_similarity(wanted, got),
         share,
         0.0,

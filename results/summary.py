@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..models.findings import not_made_because
@@ -108,7 +108,7 @@ def _row(artifact: Mapping[str, Any]) -> str:
         f"`{artifact['file']}`",
         artifact["precision"],
         _size(artifact),
-        f"{min(p['snr_db'] for p in parity):.1f} dB" if parity else "not run",
+        worst_snr(parity) if parity else "not run",
         percent(contents.get("delegated_macs_ratio")),
         percent(contents.get("quantized_macs_ratio")),
         percent(contents.get("quantized_weights_ratio")),
@@ -131,6 +131,12 @@ def _tensor(tensor: Mapping[str, Any]) -> str:
 def file_size(size_bytes: float) -> str:
     """``4.21 MB``, ``93.0 kB``: powers of ten, as file managers show them."""
     return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
+
+
+def worst_snr(parity: Iterable[Mapping[str, Any]]) -> str:
+    """The least signal-to-noise ratio of a file's outputs; a dash where all of them hold whole numbers."""
+    found = [output["snr_db"] for output in parity if output["snr_db"] is not None]
+    return f"{min(found):.1f} dB" if found else "–"
 
 
 def percent(ratio: float | None) -> str:

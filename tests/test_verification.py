@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import edgeopt
 from edgeopt.converters.checks import make_checks, predictor, uninformative_outputs
 from edgeopt.converters.ordering import named_order
 from edgeopt.converters.verification import compare, cosine_similarity, snr_db
 from edgeopt.errors import InputError
 from edgeopt.gates import accuracy_drop, parse_percent
 from edgeopt.models import load_source_model
+from edgeopt.results.summary import worst_snr
+from edgeopt.verify import verify_bundle
 
 floats = st.floats(-1e3, 1e3, allow_nan=False, width=32)
 vectors = arrays(np.float64, 8, elements=floats)
@@ -148,3 +153,37 @@ def test_a_drop_is_absolute_for_shares_and_relative_for_others() -> None:
     assert accuracy_drop(0.98, 0.97) == pytest.approx(0.01)
     assert accuracy_drop(20.0, 19.0) == pytest.approx(0.05)
     assert accuracy_drop(None, 0.5) is None
+
+
+class Nearest(torch.nn.Module):
+    """A codebook: positions of the nearest entries, and the entries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.code = torch.nn.Embedding(64, 4)
+        self.encode = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nearest = torch.cdist(self.encode(x), self.code.weight).argmin(-1)
+        return nearest, self.code(nearest)
+
+
+def test_the_distance_of_positions_is_no_noise() -> None:
+    """One position of a codebook that lies beside its right one counted as 23 dB, of a file with 34 dB."""
+    result = parity([60, 2, 3] * 10, [1, 2, 3] + [60, 2, 3] * 9, "int8-static")
+    assert result.passed and result.snr_db is None and result.top1_agreement == pytest.approx(29 / 30)
+    floats = parity([1.0, 2.0], [1.001, 2.0])
+    assert worst_snr([result.to_dict(), floats.to_dict()]) == f"{floats.snr_db:.1f} dB"
+    assert worst_snr([result.to_dict()]) == "–"
+
+
+def test_a_bundle_of_positions_and_values_keeps_its_own_bound(tmp_path: Path) -> None:
+    """verify took the bound of the first output for all: of whole numbers there is none, so --min-snr-db was lost."""
+    bundle = edgeopt.export(
+        Nearest(), profile="pixel7", formats=("tflite",), precision="fp32", example_inputs=torch.randn(1, 32, 4),
+        output=tmp_path / "out", min_snr_db=12.0,
+    )  # fmt: skip
+    again = verify_bundle(bundle.path).parity["model.tflite"]
+    assert [p.snr_db is None for p in again] == [True, False]
+    assert [p.min_snr_db for p in again] == [0.0, 12.0]
