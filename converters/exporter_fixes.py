@@ -1,4 +1,4 @@
-"""Mends faults of ExecuTorch's lowering while it runs, each with what it would do otherwise."""
+"""Mends faults of the exporters while they run, each with what they would do otherwise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,28 @@ import torch
 
 
 @contextmanager
+def mended_layouts() -> Iterator[None]:
+    """Let LiteRT's exporter choose layouts without its known fault while the block runs."""
+    from litert_torch._convert.fx_passes import OptimizeLayoutTransposesPass as Layouts
+
+    insert = Layouts.insert_t_q_dq
+
+    def insert_t_q_dq(self: Any, graph: torch.fx.Graph, input_dq: torch.fx.Node, *others: Any) -> Any:
+        """Where it turns a dequantised value for one operator, it overwrites the mark that the value is in NHWC: the
+        next operator to read it gets it unturned, rows for channels."""
+        marks = input_dq.meta
+        try:
+            return insert(self, graph, input_dq, *others)
+        finally:
+            input_dq.meta = marks
+
+    with patch.object(Layouts, "insert_t_q_dq", insert_t_q_dq):
+        yield
+
+
+@contextmanager
 def mended_lowering() -> Iterator[None]:
-    """Lower without the known faults while the block runs."""
+    """Lower with ExecuTorch without its known faults while the block runs."""
     from executorch.backends.xnnpack._passes import channels_last_tagged_reshape_pass as module
 
     layout = module.ChannelsLastTaggedReshapePass

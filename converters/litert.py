@@ -16,6 +16,7 @@ from ..models.source import SourceModel
 from ..optimizers.passes import OptimizedModel
 from .computed_weights import use_products
 from .dynamic_tflite import merge_sizes, spread_by_adding
+from .exporter_fixes import mended_layouts
 from .finite_masks import use_finite_masks
 from .float_io import use_float_io
 from .integer_transposed import fold_filters, use_integers
@@ -126,7 +127,8 @@ def _convert_fixed(
         program = fx_infra.safe_run_decompositions(
             program, fx_infra.decomp.pre_convert_decomp(), can_skip=False
         )
-        program = core._run_convert_passes(program)
+        with mended_layouts():
+            program = core._run_convert_passes(program)
         if quantized:
             use_finite_masks(program)
             part_scales(program)
