@@ -13,9 +13,11 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ..errors import InputError
+from ..wording import counted
 from .inputs import read_npz, to_tensors
 from .resolve import brief, resolve
 from .source import SourceModel
+from .tensors import tensors_by_name
 
 MAX_CALIBRATION_SAMPLES = 128
 
@@ -75,6 +77,7 @@ def _iterate(values: Any, source: SourceModel, where: str, limit: int) -> list[S
 def _as_sample(value: Any, source: SourceModel, where: str) -> Sample:
     names = [info.name for info in source.inputs]
     if isinstance(value, dict):
+        value = tensors_by_name(value)
         missing = [name for name in names if name not in value]
         if missing:
             raise InputError(
@@ -86,7 +89,7 @@ def _as_sample(value: Any, source: SourceModel, where: str) -> Sample:
     sample = _flat(tuple(value), source)
     if len(sample) != len(names):
         raise InputError(
-            f"{where} has {len(sample)} tensors; the model takes {len(names)} ({', '.join(names)})."
+            f"{where} has {counted(len(sample), 'tensor')}; the model takes {len(names)} ({', '.join(names)})."
         )
     return tuple(fit_sample(tensor, source, index, where) for index, tensor in enumerate(sample))
 

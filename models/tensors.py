@@ -177,6 +177,15 @@ def _input_name(path: tuple[Any, ...], parameters: list[str]) -> str:
     return re.sub(r"\W", "_", "_".join(parts))
 
 
+def tensors_by_name(keywords: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of (nested) keyword arguments, each by the name that :class:`Signature` gives it."""
+    found: dict[str, torch.Tensor] = {}
+    for path, value in pytree.tree_flatten_with_path(((), keywords))[0]:
+        if isinstance(value, torch.Tensor):
+            found[_unique(_input_name(path, []), found)] = value
+    return found
+
+
 def _unique(name: str, taken: list[str] | dict[str, Any]) -> str:
     candidate, number = name, 1
     while candidate in taken:

@@ -198,6 +198,32 @@ def test_calibration_in_many_forms(tmp_path: Path) -> None:
         load_calibration(source, [torch.ones(1, 3), torch.ones(1, 4)])
 
 
+class Decoder(nn.Module):
+    """A step of a decoder: a token, and the keys and values of each layer before it."""
+
+    def forward(self, token: torch.Tensor, cache: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        return token + sum(key.sum() - value.sum() for key, value in cache)
+
+
+def test_calibration_nested_as_the_example_inputs_are() -> None:
+    """Only flat names (``cache_0_0``) were understood in a dict."""
+
+    def inputs() -> dict[str, object]:
+        cache = [(torch.randn(1, 4), torch.randn(1, 4)) for _ in range(2)]
+        return {"cache": cache, "token": torch.randn(1, 1)}
+
+    source = load_source_model(Decoder(), example_inputs=inputs())
+    nested = inputs()
+    flat = {"token": nested["token"]}
+    for layer, pair in enumerate(nested["cache"]):  # type: ignore[arg-type]
+        flat |= {f"cache_{layer}_{index}": tensor for index, tensor in enumerate(pair)}
+    first, second = load_calibration(source, [nested, flat])
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert torch.equal(source.run(first)[0], Decoder()(**nested))
+    with pytest.raises(InputError, match="input 'cache_1_0' is missing"):
+        load_calibration(source, [{**nested, "cache": nested["cache"][:1]}])  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("alias", "name"),
     [("float32", "fp32"), ("half", "fp16"), ("dynamic_wi8_afp32", "int8-dynamic"), ("static_wi8_ai8", "int8-static"),
