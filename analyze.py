@@ -10,7 +10,7 @@ from .converters.keras.spec import refuse_keras
 from .converters.rewrites import rewrite_capture
 from .device_profiles import DeviceProfile, load_profile
 from .errors import EdgeoptError, InputError
-from .models.data import Evaluation, Sample, load_calibration, load_evaluation
+from .models.data import Evaluation, Sample, find_calibration, load_evaluation
 from .models.predicting import predictor, torch_run
 from .models.program import Capture, capture
 from .models.source import SourceModel, load_source_model
@@ -148,15 +148,13 @@ def analyze(
 
 
 def _samples(source: SourceModel, calibration: Any) -> list[Sample]:
-    if calibration is None:
-        companion = source.companion("calibration")
-        calibration = companion() if companion is not None else None
-    if calibration is None:
+    samples = find_calibration(source, calibration)
+    if samples is None:
         raise InputError(
             "analysing int8 needs calibration data to find the range of each activation: give --calibration "
             "FILE.npz or module:function, or put a function calibration() beside the model."
         )
-    return load_calibration(source, calibration)
+    return samples
 
 
 def _analyzed(

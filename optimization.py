@@ -21,7 +21,7 @@ from .converters.preflight import blocked_formats, preflight
 from .converters.rewrites import rewrite_capture
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
-from .models.data import Evaluation, Sample, load_calibration, load_evaluation
+from .models.data import Evaluation, Sample, find_calibration, load_evaluation
 from .models.program import Capture, capture, recapture
 from .models.source import SourceModel, load_source_model
 from .optimizers.eager import run_eager_passes, start_key
@@ -152,9 +152,7 @@ def optimize(
     source = load_source_model(model, **source_options)
     given = source.companion("training") if training is None else training
     rows = load_training(source, given) if given is not None and chosen.trains else None
-    companion = source.companion("calibration")
-    data = calibration if calibration is not None or companion is None else companion()
-    samples = None if data is None else load_calibration(source, data)
+    samples = find_calibration(source, calibration)
     evaluation = None if evaluate is None else load_evaluation(source, evaluate)
     say("capturing the model")
     captured = rewrite_capture(capture(source))

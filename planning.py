@@ -15,7 +15,7 @@ from .cost_model import Kernel
 from .cost_model.machine import unknown_core_notes
 from .device_profiles import DeviceProfile, load_profile
 from .errors import InputError
-from .models.data import Sample, load_calibration
+from .models.data import Sample, find_calibration
 from .models.deployment import check_deployment
 from .models.findings import Finding
 from .models.program import Capture, capture
@@ -129,10 +129,7 @@ def make_plan(
     where = Path(output) if output is not None else Path(f"{source.name}_{target.name}")
     check_output(where, force=force)
     deployment = check_deployment(source, labels, mean, std)
-    if calibration is None:
-        calibration = source.companion("calibration")
-        calibration = calibration() if calibration is not None else None
-    samples = load_calibration(source, calibration) if calibration is not None else None
+    samples = find_calibration(source, calibration)
     rows = _training_data(source, training, named)
     say("capturing the model")
     captured = rewrite_capture(capture(source))

@@ -25,6 +25,18 @@ Sample = tuple[torch.Tensor, ...]
 Predict = Callable[..., Any]
 
 
+def find_calibration(source: SourceModel, given: Any) -> list[Sample] | None:
+    """Samples of what was given, else of the function ``calibration`` beside the model; None where there is neither.
+
+    Raises:
+        InputError: as :func:`load_calibration`; or the function failed.
+    """
+    if given is None:
+        companion = source.companion("calibration")
+        given = None if companion is None else _call(companion, "calibration() beside the model")
+    return None if given is None else load_calibration(source, given)
+
+
 def load_calibration(
     source: SourceModel, given: Any, *, limit: int = MAX_CALIBRATION_SAMPLES
 ) -> list[Sample]:

@@ -159,7 +159,7 @@ _CAUSES = (
     (
         r"data-dependent|GuardOnDataDependent|unbacked|Dynamic control flow|bool\(\) on|__bool__|Boolean value",
         "the model's control flow depends on its data",
-        "replace the if by torch.where, or use torch.cond; take .item() and .tolist() out of forward",
+        "replace the if by torch.where (a while by a fixed number of steps), or use torch.cond; take .item() and .tolist() out of forward",
     ),
     (
         r"Constraints violated|specialized|not marked as dynamic|ConstraintViolation",
@@ -170,6 +170,11 @@ _CAUSES = (
         r"quantized\.\w*PackedParams|quantized::",
         "the model is quantised already, by PyTorch's eager mode",
         "give the float model: edgeopt quantises it for each format",
+    ),
+    (
+        r"\.numpy\(\) is not supported|from_numpy|numpy\.ndarray",
+        "forward leaves PyTorch for NumPy, where nothing can be captured",
+        "write that part with PyTorch's operators, or take it out of forward",
     ),
     (r"mutat|in-place|alias", "forward changes an input or a constant in place", "work on a copy (clone())"),
 )

@@ -113,6 +113,23 @@ def branching() -> nn.Module:
     return Branching().eval()
 
 
+class InNumpy(nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(image.numpy() * 2)
+
+
+def in_numpy() -> nn.Module:
+    return InNumpy().eval()
+
+
+def no_photos() -> nn.Module:
+    return net()
+
+
+def no_photos_calibration() -> list[torch.Tensor]:
+    raise FileNotFoundError("photos/0.png")
+
+
 class Noisy(nn.Module):
     """Forgets training=self.training, so that its dropout stays on."""
 

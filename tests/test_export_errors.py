@@ -55,6 +55,14 @@ CASES = {
     "unknown format": (["net", "--format", "onnx"], "unknown format onnx"),
     "too big for float16": (["huge_weight", "--precision", "fp16"], "beyond float16"),
     "control flow": (["branching"], "control flow depends on its data"),
+    "NumPy in forward": (
+        ["in_numpy"],
+        "forward leaves PyTorch for NumPy, where nothing can be captured (sample_m",
+    ),
+    "failing calibration": (
+        ["no_photos"],
+        "calibration() beside the model failed: FileNotFoundError: photos/0.png (sample_models.py:",
+    ),
     "model and inputs": (["with_inputs"], "made a tuple, not a torch.nn.Module: return the model alone"),
     "dropout left on": (["noisy"], "forward draws random numbers, so its outputs are other ones each time"),
     "state in Python": (["counting"], "gives another 'output' when it is called again with the same inputs"),
