@@ -109,7 +109,6 @@ def _program(model: OptimizedModel, share_conversions: bool) -> ExportedProgram:
         return _quantized(
             model.capture,
             prepare_dynamic(model.capture),
-            embeddings=True,
             share_conversions=share_conversions,
         )
     if model.prepared is not None:
@@ -121,10 +120,9 @@ def _quantized(
     capture: Capture,
     prepared: torch.fx.GraphModule,
     *,
-    embeddings: bool = False,
     share_conversions: bool = True,
 ) -> ExportedProgram:
-    """The program that a prepared graph computes in int8.
+    """The program that a prepared graph computes in int8, tables of embeddings too.
 
     Args:
         share_conversions: what several layers read is quantised at run time once, which is faster; ExecuTorch's
@@ -139,6 +137,5 @@ def _quantized(
         )
 
         quantized = DuplicateDynamicQuantChainPass()(quantized).graph_module
-    if embeddings:
-        pack_embeddings(quantized)
+    pack_embeddings(quantized)
     return recapture(capture, quantized)

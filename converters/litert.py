@@ -22,6 +22,7 @@ from .float_io import use_float_io
 from .integer_transposed import fold_filters, use_integers
 from .litert_scales import part_scales
 from .rewrites import rewrite_program
+from .tflite_quantizer import quantize_tables
 
 Progress = Callable[[str], None]
 
@@ -57,6 +58,7 @@ def convert_static(model: OptimizedModel, path: Path, progress: Progress) -> lis
     notes = _convert(recapture(model.capture, quantized), model.capture, path, progress, quantized=True)
     use_float_io(path)
     use_integers(path)
+    quantize_tables(path)
     return notes
 
 

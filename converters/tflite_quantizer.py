@@ -47,6 +47,27 @@ def quantize_file(
     path.write_bytes(bytes(result.quantized_model))
 
 
+def quantize_tables(path: Path) -> None:
+    """Give the embeddings of a static int8 file int8 tables with a scale a row, in place.
+
+    PT2E leaves look-ups alone, and with them the largest tensor of a language model.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+
+    model = read_model(path)
+    operators = [each for graph in model.subgraphs for each in graph.operators]
+    if not any(operator_code(model, each) == schema.BuiltinOperator.EMBEDDING_LOOKUP for each in operators):
+        return
+    manager = recipe_manager.RecipeManager()
+    manager.add_dynamic_config(
+        regex=".*", operation_name=qtyping.TFLOperationName.EMBEDDING_LOOKUP, num_bits=8
+    )
+    tool = quantizer.Quantizer(str(path))
+    tool.load_quantization_recipe(manager.get_quantization_recipe())
+    path.write_bytes(bytes(tool.quantize(None).quantized_model))
+
+
 def _calibrate(tool: Any, signature: str, samples: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
     """Tensor -> its smallest and largest values over all samples.
 

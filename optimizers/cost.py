@@ -94,7 +94,7 @@ def weight_bytes(kernels: Sequence[Kernel], precision: str, output_format: str) 
     total = 0.0
     for kernel in made:
         # Tables, and LiteRT's convolutions, get int8 weights though they compute in float.
-        packed = kernel.kind == "embedding" or output_format == "tflite"
-        shrunk = precision.endswith("-dynamic") and kernel.precision == "fp32" and packed
+        packed = kernel.kind == "embedding" or (output_format == "tflite" and precision.endswith("-dynamic"))
+        shrunk = kernel.precision == "fp32" and packed
         total += kernel.bytes_weights / (4 if shrunk else 1)
     return total

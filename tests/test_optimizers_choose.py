@@ -142,6 +142,7 @@ def test_the_size_is_what_a_file_holds_not_what_a_run_reads() -> None:
         stored = stored_kernels(captured.program, kernels)
         assert weight_bytes(stored, "fp32", name) == pytest.approx(weights, rel=0.02)
         assert weight_bytes(stored, "int8-weights", name) == pytest.approx(weights / 4, rel=0.02)
+        assert weight_bytes(stored, "int8-static", name) == pytest.approx(weights / 4, rel=0.1)
         (found,) = candidates(load_profile("pixel7"), {name: kernels}, ["fp32"], {name: stored})
         assert found.size_mib == pytest.approx(weights / 2**20, rel=0.02)
 
