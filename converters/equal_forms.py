@@ -18,10 +18,12 @@ from torch.nn import functional
 from .activation_forms import hard_sigmoid, prelu_of_rows
 from .attention_forms import plain_attention, product_of_batches
 from .depthwise_forms import depthwise_by_rows
-from .index_forms import embedding_bag, index_copy, one_hot
+from .index_forms import embedding_bag, index_copy, masked_assignment, one_hot
 from .padding_forms import padding_in_numbers, without_padding
 from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
+from .scatter_forms import fold_by_convolution, index_by_mask, put_by_mask, scatter_by_mask
+from .topk_forms import order_by_topk, sort_by_topk, topk_by_positions
 
 _ATEN = torch.ops.aten
 Form = Callable[..., Any]
@@ -47,96 +49,13 @@ def equal_form(node: torch.fx.Node, output_format: str | None) -> EqualForm | No
         output_format: ``pte``, ``tflite``, or ``pte int8`` for a quantised graph; None asks for the forms that
             both formats need.
     """
-    rule = _RULES.get(node.target)
-    if rule is None or output_format not in rule.formats or (rule.sizes_known and _is_symbolic(node)):
-        return None
-    function = rule.find(node)
-    return (
-        None
-        if function is None
-        else EqualForm(rule.title, function, tuple(node.all_input_nodes), rule.cuts_weights)
-    )
-
-
-def _masked_assignment(node: torch.fx.Node) -> Form | None:
-    """``x[mask] = value`` with a mask of x's shape: LiteRT wants masks to be constants.
-
-    where(mask, value, x), for a value that is one number.
-    """
-    target, indices, value = node.args[:3]
-    accumulate = len(node.args) > 3 and bool(node.args[3])
-    mask = indices[0] if isinstance(indices, list | tuple) and len(indices) == 1 else None
-    if accumulate or not isinstance(mask, torch.fx.Node) or not isinstance(value, torch.fx.Node):
-        return None
-    whole = mask.meta["val"].dtype is torch.bool and mask.meta["val"].shape == target.meta["val"].shape  # type: ignore[union-attr]
-    if not whole or value.meta["val"].numel() != 1:
-        return None
-    order = node.all_input_nodes
-    in_place = node.target is _ATEN.index_put_.default
-
-    def form(*tensors: torch.Tensor) -> torch.Tensor:
-        x, m, v = (tensors[order.index(n)] for n in (target, mask, value))  # type: ignore[arg-type]
-        found = torch.where(m, v.reshape(()).to(x.dtype), x)
-        return x.copy_(found) if in_place else found
-
-    return form
-
-
-def _sort_by_topk(node: torch.fx.Node) -> Form | None:
-    """Sorting: neither format's runtime has it, and both have topk.
-
-    The order of equal elements isn't kept, nor does torch.sort promise it.
-    """
-    dim = int(_argument(node, 1, "dim", -1))
-    descending = bool(_argument(node, 2, "descending", False))
-    if _is_scalar(node):
-        return None
-    return lambda x: list(torch.topk(x, x.shape[dim], dim=dim, largest=descending))
-
-
-def _order_by_topk(node: torch.fx.Node) -> Form | None:
-    """The order of a sort alone: the same, without the values."""
-    dim = int(_argument(node, 1, "dim", -1))
-    descending = bool(_argument(node, 2, "descending", False))
-    if _is_scalar(node):
-        return None
-    return lambda x: torch.topk(x, x.shape[dim], dim=dim, largest=descending)[1]
-
-
-def _topk_by_positions(node: torch.fx.Node) -> Form | None:
-    """topk of another axis, of the smallest, or of which only the values are read: LiteRT's runtime takes none.
-
-    Its topk is that of the largest along the last axis, and litert-torch knows it by its indices: the values
-    are gathered with them.
-    """
-    k, dim = int(_argument(node, 1, "k", 1)), int(_argument(node, 2, "dim", -1))
-    largest = bool(_argument(node, 3, "largest", True))
-    value = node.args[0].meta["val"]  # type: ignore[union-attr]
-    if _is_scalar(node):
-        return None
-    last = dim % value.ndim == value.ndim - 1
-    if largest and last and any(user.args[1] == 1 and user.users for user in node.users):
-        return None
-    # Negating turns the smallest into the largest, except for the least of the integers.
-    if not largest and not value.dtype.is_floating_point:
-        return None
-
-    def form(x: torch.Tensor) -> list[torch.Tensor]:
-        moved = x if last else x.transpose(dim, -1)
-        _, indices = torch.topk(moved if largest else -moved, k, dim=-1)
-        values = moved.gather(-1, indices)
-        return [values, indices] if last else [values.transpose(dim, -1), indices.transpose(dim, -1)]
-
-    return form
-
-
-def _argument(node: torch.fx.Node, position: int, name: str, default: Any) -> Any:
-    value = node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
-    return default if value is None else value
-
-
-def _is_scalar(node: torch.fx.Node) -> bool:
-    return bool(node.args[0].meta["val"].ndim == 0)  # type: ignore[union-attr]
+    for rule in _RULES.get(node.target, ()):
+        if output_format not in rule.formats or (rule.sizes_known and _is_symbolic(node)):
+            continue
+        function = rule.find(node)
+        if function is not None:
+            return EqualForm(rule.title, function, tuple(node.all_input_nodes), rule.cuts_weights)
+    return None
 
 
 def _nearest_by_index(node: torch.fx.Node) -> Form | None:
@@ -320,11 +239,11 @@ class _Rule:
         return ("pte", "tflite") if self.format == "each" else (self.format,)
 
 
-_MASK = _Rule(_masked_assignment, None, "an assignment through a mask is written as where")
+_MASK = _Rule(masked_assignment, None, "an assignment through a mask is written as where")
 _BINS = _Rule(max_over_bins, None, "adaptive max pooling is written as maxima over slices")
 _WHOLE = _Rule(mean_of_all, None, "average pooling over the whole image is written as a mean")
-_SORT = _Rule(_sort_by_topk, None, "sorting is written as topk of all elements")
-_TOPK = _Rule(_topk_by_positions, "tflite", "topk is written as positions and a gather")
+_SORT = _Rule(sort_by_topk, None, "sorting is written as topk of all elements")
+_TOPK = _Rule(topk_by_positions, "tflite", "topk is written as positions and a gather")
 _NEAREST = _Rule(
     _nearest_by_index, "tflite", "nearest-neighbour resizing is written as a selection of pixels"
 )
@@ -334,6 +253,13 @@ _TRANSPOSED = _Rule(
 _BAG = _Rule(embedding_bag, None, "an embedding bag is written as an embedding and a reduction")
 _ONE_HOT = _Rule(one_hot, "tflite", "one_hot is written as a comparison with each class")
 _COPY = _Rule(index_copy, "tflite", "a copy to positions is written as where")
+_SCATTER = _Rule(
+    scatter_by_mask, "tflite", "a sum at given positions is written as a product with their mask"
+)
+_INDEX = replace(_SCATTER, find=index_by_mask)
+_PUT = replace(_SCATTER, find=put_by_mask)
+_REDUCE = _Rule(scatter_by_mask, "each", "a reduction at given positions is written with their mask")
+_FOLD = _Rule(fold_by_convolution, "tflite", "F.fold is written as a transposed convolution")
 _VOLUME = _Rule(
     _volume_by_slices,
     "pte",
@@ -359,7 +285,7 @@ _RECURRENT = _Rule(
     recurrent_form, None, "a recurrent layer is written as linear layers and gates, step by step"
 )
 
-_RULES: dict[Any, _Rule] = {
+_EACH_RULE: dict[Any, _Rule | tuple[_Rule, ...]] = {
     _ATEN.mul.Tensor: _NUMBER,
     _ATEN.div.Tensor: _NUMBER,
     _ATEN.add.Tensor: _NUMBER,
@@ -377,8 +303,15 @@ _RULES: dict[Any, _Rule] = {
         hard_sigmoid, "pte int8", "hardsigmoid is written with tensors of full rank"
     ),
     _ATEN.prelu.default: _Rule(prelu_of_rows, "pte", sizes_known=False),
-    _ATEN.index_put.default: _MASK,
-    _ATEN.index_put_.default: _MASK,
+    _ATEN.index_put.default: (_MASK, _PUT),
+    _ATEN.index_put_.default: (_MASK, _PUT),
+    **dict.fromkeys((_ATEN.scatter_add.default, _ATEN.scatter_add_.default), _SCATTER),
+    **dict.fromkeys((_ATEN.index_add.default, _ATEN.index_add_.default), _INDEX),
+    **dict.fromkeys((_ATEN.scatter_reduce.two, _ATEN.scatter_reduce_.two), _REDUCE),
+    **dict.fromkeys(
+        (_ATEN.index_reduce.default, _ATEN.index_reduce_.default), replace(_REDUCE, find=index_by_mask)
+    ),
+    _ATEN.col2im.default: _FOLD,
     _ATEN.pad.default: _NO_PADDING,
     _ATEN.constant_pad_nd.default: _NO_PADDING,
     _ATEN.adaptive_max_pool1d.default: _BINS,
@@ -386,7 +319,7 @@ _RULES: dict[Any, _Rule] = {
     **dict.fromkeys((_ATEN.conv1d.padding, _ATEN.conv2d.padding, _ATEN.conv3d.padding), _PADDING),
     _ATEN.avg_pool2d.default: _WHOLE,
     _ATEN.sort.default: _SORT,
-    _ATEN.argsort.default: replace(_SORT, find=_order_by_topk),
+    _ATEN.argsort.default: replace(_SORT, find=order_by_topk),
     _ATEN.topk.default: _TOPK,
     _ATEN.upsample_nearest2d.vec: _NEAREST,
     _ATEN.upsample_nearest2d.default: _NEAREST,
@@ -401,3 +334,4 @@ _RULES: dict[Any, _Rule] = {
     _ATEN.conv2d.default: _DEPTHWISE,
     _ATEN.affine_grid_generator.default: _AFFINE,
 }
+_RULES = {target: each if isinstance(each, tuple) else (each,) for target, each in _EACH_RULE.items()}

@@ -12,7 +12,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..errors import EdgeoptError
 from ..optimizers.annotation import FIXED_RESULTS
 from .tflite_file import opcode_index, operator_code, read_model, write_model
 
@@ -27,8 +26,7 @@ def use_float_io(path: Path) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     model = read_model(path)
-    if len(model.subgraphs) != 1:
-        raise EdgeoptError(f"{path.name} has {len(model.subgraphs)} subgraphs; one was expected.")
+    # Others hold what an operator of this one does with each element.
     graph = model.subgraphs[0]
     border = _Border(schema, model, graph)
     graph.inputs = [border.float_input(index) for index in graph.inputs]

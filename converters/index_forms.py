@@ -13,6 +13,30 @@ Form = Callable[..., Any]
 _MOST_COPIES = 16
 
 
+def masked_assignment(node: torch.fx.Node) -> Form | None:
+    """``x[mask] = value`` with a mask of x's shape: LiteRT wants masks to be constants.
+
+    where(mask, value, x), for a value that is one number.
+    """
+    target, indices, value = node.args[:3]
+    accumulate = len(node.args) > 3 and bool(node.args[3])
+    mask = indices[0] if isinstance(indices, list | tuple) and len(indices) == 1 else None
+    if accumulate or not isinstance(mask, torch.fx.Node) or not isinstance(value, torch.fx.Node):
+        return None
+    whole = mask.meta["val"].dtype is torch.bool and mask.meta["val"].shape == target.meta["val"].shape  # type: ignore[union-attr]
+    if not whole or value.meta["val"].numel() != 1:
+        return None
+    order = node.all_input_nodes
+    in_place = node.target is _ATEN.index_put_.default
+
+    def form(*tensors: torch.Tensor) -> torch.Tensor:
+        x, m, v = (tensors[order.index(n)] for n in (target, mask, value))  # type: ignore[arg-type]
+        found = torch.where(m, v.reshape(()).to(x.dtype), x)
+        return x.copy_(found) if in_place else found
+
+    return form
+
+
 def one_hot(node: torch.fx.Node) -> Form | None:
     """One-hot rows: torch checks the range of the classes with assertions that litert-torch can't lower.
 

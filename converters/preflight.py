@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -44,10 +45,17 @@ def _node_findings(capture: Capture) -> Iterator[Finding]:
     # The rewrites that came before have said which complex operator they couldn't write as real ones.
     explained = any("complex" in f.message and f.severity == "error" for f in capture.findings)
     for node in capture.program.graph.nodes:
-        if node.op != "call_function":
+        if node.op != "call_function" or node.target is operator.getitem:
             continue
+        place = _place(node)
+        if node.target is torch.ops.higher_order.while_loop:
+            yield Finding(
+                "error",
+                "neither exporter takes a while_loop",
+                suggestion="write a for of as many turns as it takes at most",
+                **place,
+            )
         for value in _tensors(node.meta.get("val")):
-            place = _place(node)
             if value.dtype.is_complex and not explained:
                 yield Finding(
                     "error",

@@ -13,12 +13,14 @@ from torch.export import ExportedProgram
 
 from ..models.findings import Finding
 from ..models.program import Capture, module_path, source_line
+from .branches import select_branches
 from .complex_pairs import MAX_TRANSFORM, NoPairForm, is_complex, split_complex
 from .equal_forms import equal_form
 from .linear_forms import linear_from_products
 from .rewriting import copy_program, finish, fold_constants, replace, separate_outputs
 
 _MAX_MATRIX = 4 * MAX_TRANSFORM * (MAX_TRANSFORM // 2 + 1)
+_BRANCHES = "torch.cond is written as both branches and a selection, so each inference computes both"
 _COMPLEX = "complex numbers are written as pairs of real tensors"
 
 
@@ -28,7 +30,10 @@ def rewrite_capture(capture: Capture) -> Capture:
     What was rewritten is added to the findings as notes. A program that can't be rewritten stays as it is
     for pre-flight to judge.
     """
-    program, notes = rewrite_program(capture.program, None)
+    program, selected = select_branches(capture.program)
+    notes = [_note(node, _BRANCHES, None) for node in selected[:1]]
+    program, more = rewrite_program(program, None)
+    notes += more
     folded = copy_program(program)
     if fold_constants(folded) + separate_outputs(folded):
         finish(folded)

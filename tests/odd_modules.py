@@ -494,6 +494,62 @@ class GatherScatter(nn.Module):
         return torch.zeros(1, 6).scatter_add(1, index, picked)
 
 
+@odd("index_add", _image(1, 4, 8))
+class IndexAdd(nn.Module):
+    """Sums at constant positions, behind and before a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.register_buffer("groups", torch.tensor([0, 2, 2, 5]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.zeros(1, 6, 8).index_add(1, self.groups, self.first(x)))
+
+
+@odd("index_put_accumulate", lambda: (torch.randn(4, 8), torch.randint(0, 6, (4,))))
+class IndexPutAccumulate(nn.Module):
+    def forward(self, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        y = torch.zeros(6, 8)
+        return y.index_put_((index,), x, accumulate=True) * 2
+
+
+@odd("scatter_reduce", lambda: (torch.randn(1, 4, 8), torch.randint(0, 6, (1, 4))))
+class ScatterReduce(nn.Module):
+    def forward(self, x: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        rows = index[..., None].expand(1, 4, 8)
+        largest = torch.zeros(1, 6, 8).scatter_reduce(1, rows, x, "amax", include_self=False)
+        return largest, torch.ones(1, 6, 8).scatter_reduce(1, rows, x, "mean")
+
+
+@odd("index_fill", lambda: torch.randn(1, 6))
+class IndexFill(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("places", torch.tensor([0, 2]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.index_fill(1, self.places, 3.0)
+
+
+@odd("branches", _image(1, 8))
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, lambda x: self.one(x), lambda x: self.other(x).relu(), (x,))
+
+
+@odd("while_loop", _image(1, 8))
+class WhileLoop(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        from torch._higher_order_ops.while_loop import while_loop
+
+        return while_loop(lambda x: x.sum() < 9, lambda x: (x.abs() * 2 + 1,), (x,))[0]
+
+
 @odd("statistics", _image(1, 4, 8))
 def statistics() -> nn.Module:
     return _function(

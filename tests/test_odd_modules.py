@@ -59,14 +59,13 @@ OUTCOMES: dict[str, dict[str, str]] = {
         "pte": "works",
         "tflite": "forward changes buffer 'state', and a .tflite keeps no state between calls",
     },
-    "gather_scatter": {
-        "pte": "works",
-        "tflite": "LiteRT's runtime can't add into a tensor at given positions (op aten.scatter_add.default",
-    },
-    "unfold_fold": {
-        "pte": "works",
-        "tflite": "LiteRT's runtime can't add into a tensor at given positions (op aten.col2im.default",
-    },
+    "gather_scatter": {"pte": "works", "tflite": "rewritten"},
+    "unfold_fold": {"pte": "works", "tflite": "rewritten"},
+    "index_add": {"pte": "works", "tflite": "rewritten"},
+    "index_put_accumulate": {"pte": "works", "tflite": "rewritten"},
+    "scatter_reduce": REWRITTEN,
+    "branches": REWRITTEN,
+    "while_loop": {"": "neither exporter takes a while_loop"},
     "data_dependent_if": {"": "the model's control flow depends on its data"},
     "boolean_mask": {"": "the shape of the result of aten.index.Tensor depends on its data"},
     "nonzero": {"": "the shape of the result of aten.nonzero.default depends on its data"},
@@ -149,6 +148,10 @@ PRECISE = [
     "dynamic_batch_flatten",
     "bfloat16_inside",
     "autocast",
+    "branches",
+    "index_add",
+    "index_fill",
+    "unfold_fold",
 ]
 
 
