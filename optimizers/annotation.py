@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import operator
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
@@ -32,6 +33,11 @@ MOVING = (
     _ATEN.transpose.int, _ATEN.permute.default, _ATEN.t.default, _ATEN.view.default, _ATEN.reshape.default,
     _ATEN._unsafe_view.default, _ATEN.unsqueeze.default, _ATEN.squeeze.dim, _ATEN.expand.default,
     _ATEN.contiguous.default, _ATEN.clone.default, _ATEN.flatten.using_ints, _ATEN.slice.Tensor,
+)  # fmt: skip
+# Operators that give a part of a tensor, and what takes one part of several.
+_PARTS = (
+    _ATEN.split.Tensor, _ATEN.split_with_sizes.default, _ATEN.chunk.default, _ATEN.unbind.int, _ATEN.select.int,
+    operator.getitem,
 )  # fmt: skip
 # Scale and zero point that LiteRT's own kernels want of these operators' int8 results, and refuse to run without;
 # with others the .tflite's operator computes in float32.
@@ -251,7 +257,8 @@ def _no_zero_point_on_the_right(model: torch.fx.GraphModule, key: str) -> None:
         if product.target not in _PRODUCTS:
             continue
         source = product.args[1]
-        while source.target in MOVING and source.meta.get(key) is None:
+        # Keys and values may be parts of what one layer gives, and a part has the whole's zero point.
+        while source.target in (*MOVING, *_PARTS) and source.meta.get(key) is None:
             source = source.args[0]
         annotation = source.meta.get(key)
         if annotation is None:

@@ -109,3 +109,40 @@ def test_products_of_a_single_head_are_delegated(tmp_path: Path) -> None:
         assert sum(kernel.kind == "matmul" for kernel in kernels) == 2, artifact.file
         assert all(kernel.delegate for kernel in kernels), artifact.file
         assert artifact.parity[0]["snr_db"] > (100 if artifact.precision == "fp32" else 30)
+
+
+class _Attention(nn.Module):
+    """Attention whose queries, keys and values are parts of what one layer gives."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self.part, self.all, self.leave = part, nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, steps, _ = x.shape
+        both = self.all(x) + 0.5
+        if self.part in ("chunk", "split"):
+            parts = both.chunk(3, -1) if self.part == "chunk" else both.split([32, 32, 32], -1)
+            q, k, v = (each.view(batch, steps, 4, 8).transpose(1, 2) for each in parts)
+        else:
+            heads = both.view(batch, steps, 3, 4, 8).permute(2, 0, 3, 1, 4)
+            q, k, v = heads.unbind(0) if self.part == "unbind" else (heads[0], heads[1], heads[2])
+        weights = (q @ k.transpose(-1, -2) * 8**-0.5).softmax(-1)
+        return self.leave((weights @ v).transpose(1, 2).reshape(batch, steps, 32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["chunk", "split", "unbind", "index"])
+def test_keys_that_are_a_part_of_a_layers_result_are_multiplied_by_xnnpack(part: str, tmp_path: Path) -> None:
+    """XNNPACK multiplies int8 matrices only where the second one has zero point 0."""
+    torch.manual_seed(0)
+    samples = [torch.randn(1, 24, 32) for _ in range(4)]
+    bundle = edgeopt.export(
+        _Attention(part).eval(), profile="pixel7", precision="int8-static", formats="tflite",
+        example_inputs=(samples[0],), calibration=[(each,) for each in samples], output=tmp_path / "b",
+    )  # fmt: skip
+    (artifact,) = bundle.artifacts
+    kernels = file_kernels(tmp_path / "b" / artifact.file)
+    assert sum(kernel.kind == "matmul" for kernel in kernels) == 2
+    assert not [kernel.name for kernel in kernels if not kernel.delegate]
+    assert artifact.parity[0]["snr_db"] > 25
