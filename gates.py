@@ -15,6 +15,7 @@ _MIN_QUANTIZED_WEIGHTS = 0.5
 _FEW_WEIGHTS = 1000
 # A float16 file should be half of a float32 one; a quarter of slack is for what is no weight.
 _HALF_SIZE_RATIO = 0.75
+_FULL_SIZE_RATIO = 0.95
 
 # What --recipe auto lets a task metric fall by before it takes the next recipe, where no gate says otherwise.
 AUTO_ACCURACY_DROP = 0.01
@@ -120,8 +121,9 @@ def artifact_warnings(item: MadeFile, size_budget_mib: float | None) -> list[str
         size_budget_mib: the profile's budget for a model file.
     """
     report, precision = item.report, item.precision
+    in_litert = item.path is not None and item.path.suffix == ".tflite"
     warnings = []
-    size_mib = item.path.stat().st_size / 2**20 if item.path else 0.0
+    size_mib = item.path.stat().st_size / 2**20 if item.path and size_budget_mib is not None else 0.0
     if size_budget_mib is not None and size_mib > size_budget_mib:
         warnings.append(
             f"{size_mib:,.3g} MiB is over the {size_budget_mib:,.3g} MiB that the profile allows a model"
@@ -129,9 +131,9 @@ def artifact_warnings(item: MadeFile, size_budget_mib: float | None) -> list[str
     quantized = report.get("quantized_weights_ratio", 0.0)
     elements = sum(report.get("weights", {}).values())
     if precision.startswith("int8") and elements > _FEW_WEIGHTS and quantized < _MIN_QUANTIZED_WEIGHTS:
-        warnings.append(
-            f"only {quantized:.0%} of the weights are int8; the rest stayed float, so the file hardly shrinks"
-        )
+        some = quantized >= 0.005
+        share, rest = (f"only {quantized:.0%}", "the rest") if some else ("none", "they")
+        warnings.append(f"{share} of the weights are int8; {rest} stayed float, so the file hardly shrinks")
     computed = report.get("quantized_macs_ratio")
     if (
         precision.startswith("int8")
@@ -141,14 +143,18 @@ def artifact_warnings(item: MadeFile, size_budget_mib: float | None) -> list[str
     ):
         some = computed >= 0.0005
         share, rest = (f"only {computed:.1%}", "the others") if some else ("none", "all of them")
+        # LiteRT keeps int8 weights of layers that it computes in float; ExecuTorch's have float weights.
+        how = "expand their int8 weights to float" if in_litert else "are computed in float"
         warnings.append(
-            f"{share} of the multiply-accumulates are computed in integers; {rest} expand their int8 weights to "
-            "float: smaller, not faster"
+            f"{share} of the multiply-accumulates are computed in integers; {rest} {how}: smaller, not faster"
         )
     if precision == "fp16" and elements > 10_000 and report["weight_bytes"] > _HALF_SIZE_RATIO * 4 * elements:
-        warnings.append(
-            "the weights are stored in float32, so the file is not smaller; arithmetic is float16"
+        every = report["weight_bytes"] > _FULL_SIZE_RATIO * 4 * elements
+        which, so = (
+            ("the weights", "is not smaller") if every else ("most weights", "shrinks less than by half")
         )
+        arithmetic = "float32" if in_litert else "float16"
+        warnings.append(f"{which} are stored in float32, so the file {so}; arithmetic is {arithmetic}")
     ratio = report.get("delegated_macs_ratio")
     if ratio is not None and ratio < 0.95:
         left = ", ".join(f"{count}× {op}" for op, count in list(report["left_behind"].items())[:4])

@@ -146,8 +146,9 @@ def warn_of_slower(artifacts: list[dict[str, Any]]) -> None:
             continue
         found, least = (min(each["latency_ms"] for each in item["predicted"]) for item in (one, other))
         if found > SLOWER * least:
+            smaller = "smaller, not faster" if one["size_bytes"] < other["size_bytes"] else "not faster"
             one["warnings"].append(
-                f"{found:.3g} ms are predicted, {least:.3g} ms of {other['file']}: it is smaller, not faster"
+                f"{found:.3g} ms are predicted, {least:.3g} ms of {other['file']}: it is {smaller}"
             )
 
 
