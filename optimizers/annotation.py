@@ -191,10 +191,15 @@ def _convolutions_before_relus(
 
 
 def _no_padded_input_at_run_time(model: torch.fx.GraphModule, key: str) -> None:
-    """Leave a convolution in float that would quantise what a padding gives at run time: XNNPACK refuses the shapes."""
+    """Leave a convolution in float that would quantise what a padding gives at run time: XNNPACK refuses the shapes.
+
+    Reflections and replications are computed outside of XNNPACK, which only meets their results.
+    """
     for node in model.graph.nodes:
         annotation = node.meta.get(key)
         if node.target is not _ATEN.conv2d.default or annotation is None or node.args[0].target not in _PADS:
+            continue
+        if argument_of(node.args[0], "mode", "constant") != "constant":
             continue
         spec = annotation.input_qspec_map.get(node.args[0])
         if spec is not None and spec.is_dynamic:

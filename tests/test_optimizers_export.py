@@ -325,6 +325,23 @@ def test_dynamic_int8_runs_behind_a_padding(tmp_path: Path) -> None:
     assert [artifact.status for artifact in made.artifacts] == ["verified"]
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_dynamic_int8_computes_behind_a_mirrored_border(mode: str, tmp_path: Path) -> None:
+    """Networks that draw (style transfer) pad so before every convolution: none of them was quantised."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1, padding_mode=mode), torch.nn.InstanceNorm2d(8, affine=True),
+        torch.nn.ReLU(), torch.nn.Conv2d(8, 3, 5, padding=2, padding_mode=mode),
+    )  # fmt: skip
+    made = export(
+        model.eval(), profile="pixel7", formats=("pte",), precision="int8-dynamic",
+        example_inputs=torch.randn(1, 3, 16, 16), output=tmp_path / "out",
+    )  # fmt: skip
+    (artifact,) = made.artifacts
+    assert artifact.status == "verified" and artifact.parity[0]["snr_db"] > 30
+    assert artifact.contents["quantized_macs_ratio"] == 1.0
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_convolutions_before_relus_compute_in_dynamic_int8_too(tmp_path: Path, inplace: bool) -> None:
     """XNNPACK's quantizer leaves a convolution alone whose only user is a ReLU: all of a plain network."""
