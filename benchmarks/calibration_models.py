@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from calibration_models_later import LATER
 from mobilenets import mobilenet_v3_large
 from torch import nn
 
@@ -164,6 +165,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "squeezenet_1_1": (_squeezenet_1_1, IMAGE),
     "convnext_femto": (_convnext_femto, IMAGE),
     "segformer_b0": (_segformer_b0, IMAGE),
+    **LATER,
 }
 
 
