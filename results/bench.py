@@ -13,7 +13,7 @@ from ..android_harness.session import Session
 from ..errors import EdgeoptError, InputError
 from ..wording import counted
 from .artifacts import Artifact
-from .records import Record, Run, energy_records, records_of
+from .records import Record, Run, energy_records, records_of, sizes_once
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def bench(
             except KeyboardInterrupt:
                 interrupted = True
                 break
-            records += _without_known_sizes(records_of(artifact, measurement), records)
+            records += records_of(artifact, measurement)
             interrupted = measurement.partial
             if meter is not None and not interrupted:
                 progress(f"{artifact.name} · {counted(count, 'thread')} · energy by {meter.name}", None)
@@ -86,7 +86,9 @@ def bench(
         if interrupted:
             raise KeyboardInterrupt
         raise first_of(failures)
-    return BenchResult(Run("bench", subject, tuple(records)), tuple(failures), interrupted, tuple(profiles))
+    return BenchResult(
+        Run("bench", subject, tuple(sizes_once(records))), tuple(failures), interrupted, tuple(profiles)
+    )
 
 
 def first_of(failures: Sequence[EdgeoptError]) -> EdgeoptError:
@@ -99,8 +101,3 @@ def first_of(failures: Sequence[EdgeoptError]) -> EdgeoptError:
     first, *others = by_words.values()
     first.others = tuple(others)
     return first
-
-
-def _without_known_sizes(new: list[Record], known: list[Record]) -> list[Record]:
-    sizes = {record.artifact_sha256 for record in known if record.metric == "size_bytes"}
-    return [r for r in new if r.metric != "size_bytes" or r.artifact_sha256 not in sizes]

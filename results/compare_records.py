@@ -8,7 +8,7 @@ from ..android_harness.measure import worst_of
 from ..runtimes import runtime_for, version_of
 from .artifacts import Artifact
 from .comparison import Comparison, Duel
-from .records import Record, Run
+from .records import Record, Run, size_record
 from .tables import number
 
 
@@ -54,8 +54,7 @@ def records_of_comparison(comparison: Comparison, artifacts: list[Artifact], sub
                 **shared,
             )
         )
-        size = float(artifact.path.stat().st_size)
-        found.append(Record("size_bytes", size, None, unit="B", threads=0, conditions={}, **shared))
+        found.append(size_record(artifact, "host", runtime, shared["runtime_version"]))
     return Run("compare", subject, tuple(found))
 
 

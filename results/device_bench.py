@@ -32,7 +32,7 @@ from .bench import BenchResult, first_of
 from .device_inputs import big_cpus, inputs_for_device
 from .device_records import device_energy_records, device_records
 from .in_app import bench_in_app
-from .records import Record, Run
+from .records import Record, Run, sizes_once
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,7 +151,7 @@ def bench_on_devices(
         if interrupted:
             raise KeyboardInterrupt
         raise first_of(failures)
-    run = Run("bench", subject, tuple(_sizes_once(records)))
+    run = Run("bench", subject, tuple(sizes_once(records)))
     profiles = tuple(profile for outcome in outcomes for profile in outcome.profiles)
     return BenchResult(run, tuple(failures), interrupted, profiles), warnings
 
@@ -361,15 +361,3 @@ class _Device:
                 set_governors(session.target, root, before)
             except DeviceError as error:
                 self.outcome.warnings.append(f"the old governor was not given back: {str(error).rstrip('.')}")
-
-
-def _sizes_once(records: list[Record]) -> list[Record]:
-    seen: set[str] = set()
-    kept = []
-    for record in records:
-        if record.metric == "size_bytes":
-            if record.artifact_sha256 in seen:
-                continue
-            seen.add(record.artifact_sha256)
-        kept.append(record)
-    return kept

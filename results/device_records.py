@@ -12,7 +12,7 @@ from ..android_harness.device_measure import DeviceMeasurement
 from ..android_harness.device_session import DeviceSession
 from ..android_harness.power import Energy
 from .artifacts import Artifact
-from .records import UNITS, Record, spread
+from .records import UNITS, Record, size_record, spread
 
 
 def device_records(
@@ -30,9 +30,7 @@ def device_records(
         details = {**parity.to_dict(), "compared_with": "source model" if parity.with_reference else "host"}
         warnings = () if measurement.summary is not None else measurement.warnings
         found.append(Record("cosine", chosen.cosine, None, details=details, warnings=warnings, **shared))
-    size = {**shared, "conditions": {}, "threads": 0, "grade": "measured"}
-    found.append(Record("size_bytes", artifact.path.stat().st_size, None, unit="B", **size))
-    return found
+    return [*found, size_record(artifact, shared["target"], shared["runtime"], shared["runtime_version"])]
 
 
 def app_records(

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..wording import counted
 from .artifacts import Artifact, find_artifacts
 from .comparison import Contender, Effort, compare
-from .records import Record, records_of
+from .records import Record, records_of, size_record, sizes_once
 from .store import Store, record_from_json
 
 TIMES = ("latency_ms", "first_inference_ms", "load_ms")
@@ -102,26 +102,31 @@ def gate(
     if unknown:
         raise InputError(f"unknown metric {unknown[0]!r}: choose from {', '.join(METRICS)}.")
     options, effort = options or MeasureOptions(), effort or Effort()
-    old = _measured_baseline(baseline, options, progress) if _are_artifacts(baseline) else baseline
+    timed = [metric for metric in metrics if metric != "size_bytes"]
+    old = _measured_baseline(baseline, timed, options, progress) if _are_artifacts(baseline) else baseline
     # One file against one older file: whatever their names are, the user has said what belongs together.
     a_pair = _are_artifacts(baseline) and len(baseline) == len(artifacts) == 1
     records: list[Record] = []
     checks: list[Check] = []
     for artifact in artifacts:
         matching = [r for r in old if isinstance(r, Record) and (a_pair or _matches(r, artifact))]
-        for threads in sorted({r.threads for r in matching if r.metric != "size_bytes"}):
+        if "size_bytes" in metrics and (
+            pair := _pair(matching, [size_record(artifact, "host")], "size_bytes", 0)
+        ):
+            checks.append(_check(artifact, *pair, max_regression, options, effort, progress))
+            records.append(pair[1])
+        for threads in sorted({r.threads for r in matching if r.metric != "size_bytes"}) if timed else ():
             chosen = replace(options, num_threads=threads)
             new = records_of(artifact, measure(artifact.path, chosen, progress))
             records += new
-            for metric in metrics:
-                pair = _pair(matching, new, metric, threads)
-                if pair:
+            for metric in timed:
+                if pair := _pair(matching, new, metric, threads):
                     checks.append(_check(artifact, *pair, max_regression, chosen, effort, progress))
     if not checks:
         _not_of_this_host(old, artifacts)
         names = ", ".join(dict.fromkeys(r.artifact for r in old if isinstance(r, Record)))
         raise InputError(f"nothing to compare: the baseline holds {names} and not these files or metrics.")
-    return checks, records
+    return checks, sizes_once(records)
 
 
 def _not_of_this_host(old: Sequence[Any], artifacts: Sequence[Artifact]) -> None:
@@ -141,7 +146,12 @@ def _are_artifacts(baseline: Sequence[Any]) -> bool:
     return all(isinstance(one, Artifact) for one in baseline)
 
 
-def _measured_baseline(artifacts: Sequence[Any], options: MeasureOptions, progress: Progress) -> list[Record]:
+def _measured_baseline(
+    artifacts: Sequence[Any], timed: Sequence[str], options: MeasureOptions, progress: Progress
+) -> list[Record]:
+    """The records of the older files, which aren't run when only sizes are asked for."""
+    if not timed:
+        return [size_record(artifact, "host") for artifact in artifacts]
     return [r for a in artifacts for r in records_of(a, measure(a.path, options, progress))]
 
 
@@ -155,8 +165,7 @@ def _pair(
     old: Sequence[Record], new: Sequence[Record], metric: str, threads: int
 ) -> tuple[Record, Record] | None:
     def pick(records: Sequence[Record]) -> Record | None:
-        wanted = (0,) if metric == "size_bytes" else (threads,)
-        return next((r for r in records if r.metric == metric and r.threads in wanted), None)
+        return next((r for r in records if r.metric == metric and r.threads == threads), None)
 
     before, after = pick(old), pick(new)
     return (before, after) if before and after else None

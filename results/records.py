@@ -133,9 +133,29 @@ def records_of(artifact: Artifact, measurement: Measurement, target: str = "host
                 metric, float(np.median(values)), spread(values), unit=UNITS[metric], details=extra, **shared
             )
         )
-    size = {**shared, "conditions": {}, "threads": 0}
-    found.append(Record("size_bytes", artifact.path.stat().st_size, None, unit="B", **size))
-    return found
+    return [*found, size_record(artifact, target, measurement.runtime, shared["runtime_version"])]
+
+
+def size_record(artifact: Artifact, target: str, runtime: str = "", runtime_version: str = "") -> Record:
+    """The record of a file's size, for which nothing need run."""
+    return Record(
+        "size_bytes", artifact.path.stat().st_size, None, grade="measured", artifact=artifact.name, target=target,
+        threads=0, conditions={}, unit="B", artifact_sha256=artifact.sha256(), format=artifact.format,
+        precision=artifact.precision, runtime=runtime, runtime_version=runtime_version,
+    )  # fmt: skip
+
+
+def sizes_once(records: Sequence[Record]) -> list[Record]:
+    """The records without the second and later ones of a file's size: it doesn't depend on the configuration."""
+    seen: set[str] = set()
+    kept = []
+    for record in records:
+        if record.metric == "size_bytes":
+            if record.artifact_sha256 in seen:
+                continue
+            seen.add(record.artifact_sha256)
+        kept.append(record)
+    return kept
 
 
 def energy_records(energy: Energy, artifact: Artifact, measurement: Measurement) -> list[Record]:

@@ -217,6 +217,23 @@ def test_a_gate_measures_twice_before_it_fails(monkeypatch: pytest.MonkeyPatch, 
     assert checks[0].ok
 
 
+def test_a_gate_of_sizes_runs_nothing(
+    monkeypatch: pytest.MonkeyPatch, artifact: Artifact, tmp_path: Path
+) -> None:
+    """It took the latencies of old and new first, once for each number of threads."""
+    calls = fake_bench(monkeypatch, [1.0], artifact.path)
+    old = Artifact(tmp_path / "old.tflite", "old.tflite", "tflite")
+    old.path.write_bytes(b"old")
+    artifact.path.write_bytes(b"new 1")
+    checks, records = gate([artifact], [old], max_regression=0.05, metrics=["size_bytes"])
+    assert not calls and [(check.ratio, check.ok) for check in checks] == [(pytest.approx(5 / 3), False)]
+    assert [record.metric for record in records] == ["size_bytes"]
+    size = stored(5, artifact.path, metric="size_bytes", threads=0, ci95=None)
+    baseline = [stored(1.0, artifact.path), stored(1.0, artifact.path, threads=2), size]
+    checks, _ = gate([artifact], baseline, max_regression=0.05, metrics=["latency_ms", "size_bytes"])
+    assert [check.metric for check in checks] == ["size_bytes", "latency_ms"]  # each size once
+
+
 def test_a_gate_takes_one_older_file_of_another_name(
     monkeypatch: pytest.MonkeyPatch, artifact: Artifact, tmp_path: Path
 ) -> None:
