@@ -12,54 +12,29 @@ import torch
 from calibration_models_later import LATER
 from mobilenets import mobilenet_v3_large
 from torch import nn
+from wrapped_models import Logits, Text
 
 from edgeopt.calibration.networks import Fire
 
 IMAGE = (1, 3, 224, 224)
 
 
-class _Logits(nn.Module):
-    """A transformers classifier as a module of one tensor in, one out."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(1, 3, H, W) → (1, classes)."""
-        logits: torch.Tensor = self.model(pixel_values=pixels).logits
-        return logits
-
-
-class _Text(nn.Module):
-    """BERT's embeddings and encoder; every token is attended to."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.embeddings, self.encoder = model.embeddings, model.encoder
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(1, tokens) → (1, tokens, width)."""
-        found: torch.Tensor = self.encoder(self.embeddings(tokens)).last_hidden_state
-        return found
-
-
 def _mobilenet_v1() -> nn.Module:
     from transformers import MobileNetV1Config, MobileNetV1ForImageClassification
 
-    return _Logits(MobileNetV1ForImageClassification(MobileNetV1Config(tf_padding=False, num_labels=1000)))
+    return Logits(MobileNetV1ForImageClassification(MobileNetV1Config(tf_padding=False, num_labels=1000)))
 
 
 def _mobilenet_v2() -> nn.Module:
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-    return _Logits(MobileNetV2ForImageClassification(MobileNetV2Config(tf_padding=False, num_labels=1000)))
+    return Logits(MobileNetV2ForImageClassification(MobileNetV2Config(tf_padding=False, num_labels=1000)))
 
 
 def _resnet(kind: str, depths: list[int], sizes: list[int]) -> nn.Module:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    return _Logits(
+    return Logits(
         ResNetForImageClassification(
             ResNetConfig(layer_type=kind, depths=depths, hidden_sizes=sizes, num_labels=1000)
         )
@@ -72,7 +47,7 @@ def _regnet_y_400mf() -> nn.Module:
     config = RegNetConfig(
         hidden_sizes=[48, 104, 208, 440], depths=[1, 3, 6, 6], groups_width=8, layer_type="y", num_labels=1000
     )
-    return _Logits(RegNetForImageClassification(config))
+    return Logits(RegNetForImageClassification(config))
 
 
 def _efficientnet_b0() -> nn.Module:
@@ -86,7 +61,7 @@ def _efficientnet_b0() -> nn.Module:
         dropout_rate=0.2,
         num_labels=1000,
     )
-    return _Logits(EfficientNetForImageClassification(config))
+    return Logits(EfficientNetForImageClassification(config))
 
 
 def _mobilevit_xxs() -> nn.Module:
@@ -98,7 +73,7 @@ def _mobilevit_xxs() -> nn.Module:
         expand_ratio=2.0,
         num_labels=1000,
     )
-    return _Logits(MobileViTForImageClassification(config))
+    return Logits(MobileViTForImageClassification(config))
 
 
 def _vit_tiny() -> nn.Module:
@@ -111,7 +86,7 @@ def _vit_tiny() -> nn.Module:
         attn_implementation="eager",
         num_labels=1000,
     )
-    return _Logits(ViTForImageClassification(config))
+    return Logits(ViTForImageClassification(config))
 
 
 def _bert_tiny() -> nn.Module:
@@ -121,7 +96,7 @@ def _bert_tiny() -> nn.Module:
         hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512,
         attn_implementation="eager",
     )  # fmt: skip
-    return _Text(BertModel(config))
+    return Text(BertModel(config))
 
 
 def _squeezenet_1_1() -> nn.Module:
@@ -142,13 +117,13 @@ def _convnext_femto() -> nn.Module:
     config = ConvNextConfig(
         hidden_sizes=[48, 96, 192, 384], depths=[2, 2, 6, 2], num_labels=1000, layer_scale_init_value=0.5
     )
-    return _Logits(ConvNextForImageClassification(config))
+    return Logits(ConvNextForImageClassification(config))
 
 
 def _segformer_b0() -> nn.Module:
     from transformers import SegformerConfig, SegformerForImageClassification
 
-    return _Logits(SegformerForImageClassification(SegformerConfig(num_labels=1000)))
+    return Logits(SegformerForImageClassification(SegformerConfig(num_labels=1000)))
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from wrapped_models import Logits, Text
 
 
 def _conv(
@@ -119,41 +120,19 @@ class _UNet(nn.Module):
         return found
 
 
-class _Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(1, 3, H, W) → (1, classes)."""
-        logits: torch.Tensor = self.model(pixels).logits
-        return logits
-
-
-class _Hidden(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.embeddings, self.encoder = model.embeddings, model.encoder
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(1, tokens) → (1, tokens, width)."""
-        found: torch.Tensor = self.encoder(self.embeddings(tokens)).last_hidden_state
-        return found
-
-
 def _poolformer_s12() -> nn.Module:
     from transformers import PoolFormerConfig, PoolFormerForImageClassification
 
     config = PoolFormerConfig(
         depths=[2, 2, 6, 2], hidden_sizes=[64, 128, 320, 512], num_labels=1000, layer_scale_init_value=0.5
     )
-    return _Logits(PoolFormerForImageClassification(config))
+    return Logits(PoolFormerForImageClassification(config))
 
 
 def _pvt_v2_b0() -> nn.Module:
     from transformers import PvtV2Config, PvtV2ForImageClassification
 
-    return _Logits(PvtV2ForImageClassification(PvtV2Config(num_labels=1000)))
+    return Logits(PvtV2ForImageClassification(PvtV2Config(num_labels=1000)))
 
 
 def _minilm_l6() -> nn.Module:
@@ -163,7 +142,7 @@ def _minilm_l6() -> nn.Module:
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536,
         attn_implementation="eager",
     )  # fmt: skip
-    return _Hidden(BertModel(config))
+    return Text(BertModel(config))
 
 
 IMAGE = (1, 3, 224, 224)

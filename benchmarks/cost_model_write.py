@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,6 +103,14 @@ def prior_constants() -> Constants:
     found = blocks(empty)  # type: ignore[arg-type]
     wide = dict.fromkeys(("calibrated", "known_chip", "known_core", "unknown_core"), (0.5, 2.0))
     return _constants(empty, {name: block.start for name, block in found.items()}, wide)  # type: ignore[arg-type]
+
+
+def write_cores(constants: Constants, cores: Iterable[str], provenance: Mapping[str, Any]) -> None:
+    """Put what these cores and their designs deviate by into cost_model/fitted.json, and leave the rest as it is."""
+    kept = constants_module.load_constants()
+    names = {name for core in cores for name in (core, f"like:{core_alias(core)}")}
+    learned = {name: constants.cores[name] for name in sorted(names)}
+    write_constants(replace(kept, cores=dict(kept.cores) | learned), dict(kept.provenance) | dict(provenance))
 
 
 def write_constants(constants: Constants, provenance: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ when it isn't given) isn't part of the repository. The fit is a maximum a poster
 predicted over published latency with a robust loss, and a normal prior for every constant, wide for what all
 devices share, narrow for what one core, chip or run may deviate by (partial pooling). The slopes are
 PyTorch's, the least squares SciPy's. Rows of the emulator's cycle model (emulated_rows.py) join the published ones
-where XNNPACK has few, and what we measured ourselves (measured_rows.py) those of x86. ``--write`` puts the constants into cost_model/fitted.json.
+where XNNPACK has few, and what we measured ourselves (measured_rows.py) those of x86. ``--write`` puts the constants into cost_model/fitted.json,
+``--write-cores`` those of a newly measured core alone, whose rows shape nothing else: no held-out figure changes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import cost_model_validation as validation
 import numpy as np
 from cost_model_fit import Fit
 from cost_model_problem import Problem
-from cost_model_write import constants_of, prior_constants, write_constants
+from cost_model_write import constants_of, prior_constants, write_constants, write_cores
 from emulated_rows import emulated_rows
 from measured_rows import measured_rows
 from published_rows import sort_rows
@@ -36,6 +37,7 @@ def main() -> int:
     )
     parser.add_argument("csv", nargs="?", default=os.environ.get("EDGEOPT_LATENCIES"), type=Path)
     parser.add_argument("--write", action="store_true", help="write cost_model/fitted.json")
+    parser.add_argument("--write-cores", help="write only these measured cores, e.g. x86-zen4", metavar="A,B")
     parser.add_argument("--report", type=Path, help="write the tables as Markdown")
     parser.add_argument("--plot", type=Path, help="write predicted against published as SVG or PNG")
     parser.add_argument("--iterations", type=int, default=40, help="of the optimiser, whole data")
@@ -71,16 +73,15 @@ def main() -> int:
             given.report.write_text(text, encoding="utf-8")
         if given.plot:
             report.plot(rows, held, given.plot)
+    of_measured = {
+        "measured_rows": len(measured),
+        "measured_cores": sorted({row.machine.clusters[0].core for row in measured}),
+    }
     if given.write:
-        write_constants(
-            constants_of(fit, report.bands(held)),
-            report.provenance(rows, held)
-            | {
-                "emulated_rows": len(emulated),
-                "measured_rows": len(measured),
-                "measured_cores": sorted({row.machine.clusters[0].core for row in measured}),
-            },
-        )
+        origin = report.provenance(rows, held) | {"emulated_rows": len(emulated)} | of_measured
+        write_constants(constants_of(fit, report.bands(held)), origin)
+    elif given.write_cores:
+        write_cores(constants_of(fit, report.bands(None)), given.write_cores.split(","), of_measured)
     return 0
 
 
