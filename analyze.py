@@ -11,7 +11,6 @@ from .converters.rewrites import rewrite_capture
 from .device_profiles import DeviceProfile, load_profile
 from .errors import EdgeoptError, InputError
 from .models.data import Evaluation, Sample, find_calibration, load_evaluation
-from .models.predicting import predictor, torch_run
 from .models.program import Capture, capture
 from .models.source import SourceModel, load_source_model
 from .optimizers.cleanup import fold_batch_norm
@@ -206,7 +205,7 @@ def _with_metric(
     say: Progress,
 ) -> tuple[dict[str, Any], list[LayerDamage]]:
     def metric(quantized: Collection[str]) -> tuple[float, int | None]:
-        return evaluation(predictor(captured.source, torch_run(probe.runner(quantized=quantized))))
+        return probe.metric(evaluation, quantized=quantized)
 
     say(f"{evaluation.metric} in float", None)
     in_float, count = metric(())

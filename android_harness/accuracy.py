@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EdgeoptError, InputError
+from ..errors import EdgeoptError
 from ..runtimes import check_file, runtime_for
 from ..runtimes.isolation import run_job
 from ..runtimes.scratch import ScratchFolder
@@ -61,14 +60,7 @@ def task_metric(evaluation: Evaluation, predict: Callable[..., Any], whose: str)
     Raises:
         InputError: it failed, or gave no finite number.
     """
-    try:
-        value, samples = evaluation(predict)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"the evaluation failed on {whose}: {type(error).__name__}: {error}.") from error
-    if not math.isfinite(value):
-        raise InputError(f"the evaluation gave {value} on {whose}: it must give a finite number.")
+    value, samples = evaluation(predict, whose)
     return {"metric": evaluation.metric, "value": value, "samples": samples}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,7 @@ def make_checks(
     baseline, count = None, None
     if evaluation is not None:
         with preserved_state(source.module):
-            baseline, count = _evaluate(
-                evaluation, predictor(source, torch_run(source.run)), "the source model"
-            )
+            baseline, count = evaluation(predictor(source, torch_run(source.run)), "the source model")
     arrays = tuple(tuple(t.numpy() for t in sample) for sample in samples)
     return Checks(source, arrays, reference, evaluation, baseline, count, min_snr_db)
 
@@ -118,7 +116,7 @@ def check_file_outputs(path: Path, precision: str, checks: Checks) -> CheckResul
         parity = compare(checks.reference, found, names, precision, min_snr_db=checks.min_snr_db)
         metric, count = None, None
         if checks.evaluation is not None:
-            metric, count = _evaluate(checks.evaluation, predictor(checks.source, run), path.name)
+            metric, count = checks.evaluation(predictor(checks.source, run), path.name)
         io = {
             side: [
                 {"name": s.name, "shape": list(s.shape), "dtype": s.dtype, "quantization": s.quantization}
@@ -152,15 +150,3 @@ def reordered(model: LoadedModel, inputs: Sequence[str], outputs: Sequence[str])
         return [found[i] for i in out_order]
 
     return run
-
-
-def _evaluate(evaluation: Evaluation, predict: Callable[..., Any], whose: str) -> tuple[float, int | None]:
-    try:
-        value, samples = evaluation(predict)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"the evaluation failed on {whose}: {type(error).__name__}: {error}.") from error
-    if not np.isfinite(value):
-        raise InputError(f"the evaluation gave {value} on {whose}: it must give a finite number.")
-    return value, samples

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .file_reading import read_model_file
+
 # Bytes an element takes; int4 packs two to a byte.
 ELEMENT_BYTES = {
     "float64": 8.0, "int64": 8.0, "float32": 4.0, "int32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int16": 2.0,
@@ -149,23 +151,8 @@ def inspect_file(path: Path | str) -> FileReport:
     Raises:
         InputError: the file is missing, of another kind, corrupt or truncated.
     """
-    from ..errors import InputError
-    from ..runtimes import check_file
+    from .inspect_pte import inspect_pte
+    from .inspect_tflite import inspect_tflite
 
-    path = Path(path)
-    check_file(path)
-    if path.suffix == ".pte":
-        from .inspect_pte import inspect_pte as inspect
-    elif path.suffix == ".tflite":
-        from .inspect_tflite import inspect_tflite as inspect
-    else:
-        raise InputError(f"{path.name}: only .pte and .tflite files can be inspected.")
-    try:
-        return inspect(path)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{path} can't be read as a {path.suffix} file ({type(error).__name__}: {error}): it is corrupt or "
-            "was written by a newer version."
-        ) from error
+    readers = {".pte": inspect_pte, ".tflite": inspect_tflite}
+    return read_model_file(Path(path), readers, "only .pte and .tflite files can be inspected")

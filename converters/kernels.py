@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..cost_model import Kernel
 from ..cost_model.memory import MemoryFacts
-from ..errors import InputError
+from .file_reading import read_model_file
 
 # Who runs a file of each kind, as the cost model calls it.
 RUNTIME_OF = {".pte": "executorch", ".tflite": "litert"}
@@ -38,23 +38,10 @@ def read_work(path: Path | str) -> FileWork:
     Raises:
         InputError: the file is missing, of another kind, corrupt or truncated.
     """
-    from ..runtimes import check_file
+    from .kernels_pte import read_pte_work
+    from .kernels_tflite import read_tflite
 
     path = Path(path)
-    check_file(path)
-    if path.suffix == ".pte":
-        from .kernels_pte import read_pte_work as read
-    elif path.suffix == ".tflite":
-        from .kernels_tflite import read_tflite as read
-    else:
-        raise InputError(f"{path.name}: kernels can be read from .pte and .tflite files only.")
-    try:
-        kernels, memory = read(path)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{path} can't be read as a {path.suffix} file ({type(error).__name__}: {error}): it is corrupt or "
-            "was written by a newer version."
-        ) from error
+    readers = {".pte": read_pte_work, ".tflite": read_tflite}
+    kernels, memory = read_model_file(path, readers, "kernels can be read from .pte and .tflite files only")
     return FileWork(path, RUNTIME_OF[path.suffix], tuple(kernels), memory)

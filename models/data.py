@@ -192,9 +192,21 @@ class Evaluation:
     metric: str
     function: Callable[[Predict], tuple[float, int | None]]
 
-    def __call__(self, predict: Predict) -> tuple[float, int | None]:
-        """The metric of the model behind ``predict`` (arrays in, arrays out) and the sample count."""
-        return self.function(predict)
+    def __call__(self, predict: Predict, whose: str) -> tuple[float, int | None]:
+        """The metric of the model behind ``predict`` (arrays in, arrays out; ``whose`` in words) and the sample count.
+
+        Raises:
+            InputError: the user's function failed, or gave no finite number.
+        """
+        try:
+            value, samples = self.function(predict)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"the evaluation failed on {whose}: {type(error).__name__}: {error}.") from error
+        if not np.isfinite(value):
+            raise InputError(f"the evaluation gave {value} on {whose}: it must give a finite number.")
+        return value, samples
 
 
 def load_evaluation(source: SourceModel, given: Any) -> Evaluation:

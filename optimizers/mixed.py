@@ -18,7 +18,6 @@ import torch
 from ..device_profiles import DeviceProfile
 from ..errors import EdgeoptError
 from ..models.data import Sample
-from ..models.predicting import predictor, torch_run
 from ..models.program import Capture
 from .annotation import make_quantizer
 from .cleanup import FoldBatchNorm
@@ -72,7 +71,7 @@ def _mixed(config: QuantizeMixed, model: OptimizedModel, context: Context) -> Op
         model.capture, samples, per_channel=True, observer=config.observer, percentile=config.percentile
     )
     probe = ProbeGraph(model.capture, prepared, spread_samples(samples, PROBE_SAMPLES))
-    goal, goal_words = _goal(config, model.capture, probe, context)
+    goal, goal_words = _goal(config, probe, context)
     before_db = probe.snr_db()
     layers = []
     for index, layer in enumerate(probe.layers.values(), 1):
@@ -201,7 +200,7 @@ def _observations(prepared: torch.fx.GraphModule) -> list[Any]:
 
 
 def _goal(
-    config: QuantizeMixed, capture: Capture, probe: ProbeGraph, context: Context
+    config: QuantizeMixed, probe: ProbeGraph, context: Context
 ) -> tuple[Callable[[Collection[str]], bool], str]:
     evaluation = context.evaluation
     if evaluation is None:
@@ -211,8 +210,7 @@ def _goal(
         )
 
     def metric(kept: Collection[str]) -> float:
-        run = probe.runner(quantized=set(probe.layers) - set(kept))
-        return evaluation(predictor(capture.source, torch_run(run)))[0]
+        return probe.metric(evaluation, quantized=set(probe.layers) - set(kept))[0]
 
     context.progress(f"{evaluation.metric} in float")
     least = metric(list(probe.layers))

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..models.data import Sample
+from ..models.data import Evaluation, Sample
+from ..models.predicting import predictor, torch_run
 from ..models.program import Capture, module_path
 from ..models.workload import node_macs
+from ..wording import counted
 from .annotation import QuantizedLayer, quantized_layers
 
 PROBE_SAMPLES = 8
@@ -138,6 +140,18 @@ class ProbeGraph:
     def switched(self, layers: Collection[str]) -> _Switched:
         """A context in which these layers round and no others."""
         return self._only(self._of_layers(set(layers)))
+
+    def metric(self, evaluation: Evaluation, *, quantized: Collection[str]) -> tuple[float, int | None]:
+        """The task metric with only these layers in int8, and the sample count.
+
+        Raises:
+            InputError: the user's function failed, or gave no finite number.
+        """
+        whose = (
+            f"the model with {counted(len(quantized), 'layer')} in int8" if quantized else "the source model"
+        )
+        run = torch_run(self.runner(quantized=quantized))
+        return evaluation(predictor(self._capture.source, run), whose)
 
     def runner(self, *, quantized: Collection[str]) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
         """A function that runs the graph with only these layers quantised, for a task metric."""

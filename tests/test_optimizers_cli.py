@@ -209,6 +209,13 @@ def test_analyze_says_when_values_are_too_small_for_int8(
     assert worst["figures"]["steps_of_largest"] < 64
 
 
+def test_analyze_says_when_the_evaluation_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``export`` did; here it was an internal error."""
+    (tmp_path / "own.py").write_text("def evaluate(predict):\n    raise KeyError('labels')\n")
+    code, _, err = analyzed(capsys, "--eval", f"{tmp_path}/own.py:evaluate")
+    assert code == 2 and "the evaluation failed on the source model: KeyError: 'labels'" in err
+
+
 def test_analyze_names_the_outlier_channel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "layers.svg"
     code, text, _ = analyzed(capsys, "--json", "--eval", f"{MODEL}:evaluate", "--plot", str(plot))
