@@ -23,6 +23,7 @@ from .padding_forms import padding_in_numbers, without_padding
 from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
 from .scatter_forms import fold_by_convolution, index_by_mask, put_by_mask, scatter_by_mask
+from .split_forms import slices_of_split
 from .topk_forms import order_by_topk, sort_by_topk, topk_by_positions
 
 _ATEN = torch.ops.aten
@@ -280,6 +281,8 @@ _PRODUCT = _Rule(product_of_batches, "pte")
 
 _DEPTHWISE = _Rule(depthwise_by_rows, "each", cuts_weights=True)
 
+_SPLIT = _Rule(slices_of_split, None)
+
 _CELL = _Rule(cell_form, None, "a recurrent cell is written as linear layers and gates")
 _RECURRENT = _Rule(
     recurrent_form, None, "a recurrent layer is written as linear layers and gates, step by step"
@@ -292,6 +295,7 @@ _EACH_RULE: dict[Any, _Rule | tuple[_Rule, ...]] = {
     _ATEN.sub.Tensor: _NUMBER,
     _ATEN.scaled_dot_product_attention.default: _ATTENTION,
     _ATEN.matmul.default: _PRODUCT,
+    **dict.fromkeys((_ATEN.chunk.default, _ATEN.split.Tensor, _ATEN.split_with_sizes.default), _SPLIT),
     _ATEN.lstm.input: _RECURRENT,
     _ATEN.gru.input: _RECURRENT,
     _ATEN.lstm_cell.default: _CELL,

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .split_forms import pieces
+
 _ATEN = torch.ops.aten
 _Cell = Callable[..., tuple[torch.Tensor, tuple[torch.Tensor, ...]]]
 # Longer sequences make graphs that no exporter gets through in reasonable time.
@@ -111,7 +113,7 @@ def _lstm_cell(
     bias: torch.Tensor | None,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     own = _state_gates(state, weight, bias)
-    enter, forget, candidate, leave = (gates if own is None else gates + own).chunk(4, dim=-1)
+    enter, forget, candidate, leave = pieces(gates if own is None else gates + own, 4)
     memory = torch.sigmoid(enter) * torch.tanh(candidate)
     if state is not None:
         memory = torch.sigmoid(forget) * state[1] + memory
@@ -125,10 +127,10 @@ def _gru_cell(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    reset, update, candidate = gates.chunk(3, dim=-1)
+    reset, update, candidate = pieces(gates, 3)
     own = _state_gates(state, weight, bias)
     if own is not None:
-        own_reset, own_update, own_candidate = own.chunk(3, dim=-1)
+        own_reset, own_update, own_candidate = pieces(own, 3)
         update = update + own_update
         candidate = candidate + torch.sigmoid(reset + own_reset) * own_candidate
     keep, new = torch.sigmoid(update), torch.tanh(candidate)

@@ -146,3 +146,36 @@ def test_keys_that_are_a_part_of_a_layers_result_are_multiplied_by_xnnpack(part:
     assert sum(kernel.kind == "matmul" for kernel in kernels) == 2
     assert not [kernel.name for kernel in kernels if not kernel.delegate]
     assert artifact.parity[0]["snr_db"] > 25
+
+
+class _Halves(nn.Module):
+    """Half of the channels is convolved, as in ShuffleNet and in YOLO's C2f blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.middle = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.leave = nn.Conv2d(16, 24, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = torch.relu(self.enter(x)).chunk(2, 1)
+        a, b, c = self.leave(torch.cat([left, torch.relu(self.middle(right))], 1)).split([4, 12, 8], dim=1)
+        return a.mean((1, 2, 3)) + b.amax((1, 2, 3)) * c.mean((1, 2, 3))
+
+
+@pytest.mark.slow
+def test_splits_are_delegated(tmp_path: Path) -> None:
+    """ExecuTorch computed them outside of the delegate, between two transposes, and in float32 in int8 files."""
+    torch.manual_seed(0)
+    example = torch.randn(1, 3, 32, 32)
+    bundle = edgeopt.export(
+        _Halves().eval(), profile="pixel7", precision="fp32,int8-static,int8-dynamic", example_inputs=(example,),
+        calibration=[(example,)], output=tmp_path / "b",
+    )  # fmt: skip
+    assert len(bundle.artifacts) == 6
+    for artifact in bundle.artifacts:
+        kernels = file_kernels(tmp_path / "b" / artifact.file)
+        assert not [kernel.op for kernel in kernels if "split" in kernel.op], artifact.file
+        slices = [kernel for kernel in kernels if "slice" in kernel.op.lower()]
+        assert len(slices) == 5 and all(kernel.delegate for kernel in slices), artifact.file
+        if artifact.precision == "int8-static":
+            assert {kernel.precision for kernel in slices} == {"int8"}, artifact.file
