@@ -220,6 +220,30 @@ class UpAndDown(nn.Module):
         return torch.relu(self.leave(torch.cat([left, self.up(below)], 1)))
 
 
+def turned_of(plan: Sequence[tuple[int, int, int, int]]) -> nn.Module:
+    """Transposed convolutions with ReLU: (inputs, outputs, kernel, stride) each."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, kernel, stride in plan:
+        layers += [nn.ConvTranspose2d(inputs, outputs, kernel, stride, (kernel - stride) // 2), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class Shuffled(nn.Module):
+    """Half of the channels is convolved; then the halves' channels take turns."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(width // 2, width // 2, 1), nn.Conv2d(width // 2, width // 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, width, H, W) → the same."""
+        batch, width, height, length = x.shape
+        left, right = x.chunk(2, 1)
+        right = torch.relu(self.last(torch.relu(self.first(right))))
+        both = torch.cat([left, right], 1).view(batch, 2, width // 2, height, length)
+        return both.transpose(1, 2).reshape(x.shape)
+
+
 class Steps(nn.Module):
     """Steps of an LSTM cell, written out as gates."""
 

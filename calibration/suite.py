@@ -32,6 +32,7 @@ from .networks import (
     Products,
     Scaled,
     Separable,
+    Shuffled,
     Softmaxes,
     Steps,
     Together,
@@ -39,9 +40,10 @@ from .networks import (
     convs_of,
     grouped_of,
     linears_of,
+    turned_of,
 )
 
-VERSION = 7
+VERSION = 8
 
 Shape = tuple[int, ...]
 
@@ -271,6 +273,18 @@ def _blocks() -> tuple[Carrier, ...]:
             "grouped_12",
             lambda: nn.Sequential(Bottleneck(120, 264, 264, 2, 8, 30), Bottleneck(264, 264, 264, 1, 8, 66)),
             _image(120, 24),
+        ),
+        Carrier("turned_28", lambda: turned_of(((72, 40, 2, 2), (40, 20, 2, 2))), _image(72, 28)),
+        Carrier("turned_12", lambda: turned_of(((176, 96, 4, 2), (96, 48, 2, 2))), _image(176, 12)),
+        Carrier("heads_120", lambda: convs_of(((12, 10, 3, 1), (10, 3, 1, 1))), _image(12, 120)),
+        Carrier("heads_40", lambda: convs_of(((56, 40, 3, 1), (40, 6, 1, 1))), _image(56, 40)),
+        Carrier("single_48", lambda: convs_of(((1, 48, 7, 2), (48, 40, 1, 1))), _image(1, 48)),
+        Carrier("narrowing_48", lambda: convs_of(((112, 24, 3, 1), (24, 104, 1, 1))), _image(112, 48)),
+        Carrier("shuffled_28", lambda: nn.Sequential(Shuffled(104), Shuffled(104)), _image(104, 28)),
+        Carrier(
+            "separable_10",
+            lambda: nn.Sequential(Separable(56, 56, 1), Separable(56, 72, 1), Separable(72, 56, 1)),
+            _image(56, 10),
         ),
         Carrier("next_24", lambda: nn.Sequential(Next(56, 224), Next(56, 224)), _image(56, 24)),
     )  # fmt: skip
