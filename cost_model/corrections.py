@@ -59,7 +59,7 @@ _OPERATORS = (
     ("maximum", ("maxpool", "max_pool")),
     ("resize", ("resize", "upsample")),
     ("embedding", ("embedding", "gather")),
-    ("slice", ("slice", "split", "select")),
+    ("slice", ("slice", "split", "chunk", "select")),
 )
 # Of int8 values XNNPACK looks these up in a table, whatever the function.
 _TABLES = ("sigmoid", "tanh", "gelu", "exp", "divide", "swish")

@@ -50,7 +50,7 @@ _LAYOUT = (
     "index", "gather", "roll", "flip", "pixel_shuffle", "upsample_nearest2d", "upsample_bilinear2d", "narrow",
     "index_select", "tile", "unfold", "masked_fill", "copy", "channel_shuffle", "upsample_nearest1d", "expand_as",
 )  # fmt: skip
-_SPLITS = ("chunk", "split", "split_with_sizes", "unbind", "tensor_split")
+_SPLITS = ("chunk", "split", "split_with_sizes")  # written as slices
 _NORMS = ("layer_norm", "group_norm", "instance_norm", "rms_norm", "native_layer_norm", "native_group_norm")
 _POOLS = ("max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "max_pool1d", "avg_pool1d", "max_pool3d")
 _REDUCING = ("mean", "sum", "amax", "amin", "var", "std", "argmax", "adaptive_avg_pool2d", "adaptive_avg_pool1d",
@@ -104,6 +104,10 @@ class _Reader:
             moved = None if op in ("cat", "stack") else [self._shape(node)]
             yield self._simple(node, "layout", reads=moved)
         elif op in _SPLITS:
+            for piece in node.users:
+                shape = self._shape(piece)
+                yield simple(piece.name, "layout", [shape], shape, delegate="XNNPACK")
+        elif op in ("unbind", "tensor_split"):
             yield self._simple(node, "layout", out=self._shape(self._activations(node)[0]))
         else:
             yield self._simple(node, "elementwise")
