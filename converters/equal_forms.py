@@ -19,7 +19,7 @@ from .activation_forms import hard_sigmoid, prelu_of_rows
 from .attention_forms import plain_attention, product_of_batches
 from .depthwise_forms import depthwise_by_rows
 from .index_forms import embedding_bag, index_copy, masked_assignment, one_hot
-from .padding_forms import padding_in_numbers, without_padding
+from .padding_forms import border_by_slices, padding_in_numbers, without_padding
 from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
 from .scatter_forms import fold_by_convolution, index_by_mask, put_by_mask, scatter_by_mask
@@ -269,6 +269,7 @@ _VOLUME = _Rule(
 )
 _PADDING = _Rule(padding_in_numbers, None, sizes_known=False)
 _NO_PADDING = _Rule(without_padding, None, sizes_known=False)
+_BORDER = _Rule(border_by_slices, "pte")
 _AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with a constant grid")
 
 _NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensors of full rank")
@@ -316,7 +317,7 @@ _EACH_RULE: dict[Any, _Rule | tuple[_Rule, ...]] = {
         (_ATEN.index_reduce.default, _ATEN.index_reduce_.default), replace(_REDUCE, find=index_by_mask)
     ),
     _ATEN.col2im.default: _FOLD,
-    _ATEN.pad.default: _NO_PADDING,
+    _ATEN.pad.default: (_NO_PADDING, _BORDER),
     _ATEN.constant_pad_nd.default: _NO_PADDING,
     _ATEN.adaptive_max_pool1d.default: _BINS,
     _ATEN.adaptive_max_pool2d.default: _BINS,

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..models.nodes import argument_of, as_list
 
+_MOST_JOINED = 5
 _CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
 
 
@@ -45,3 +46,27 @@ def without_padding(node: torch.fx.Node) -> Callable[..., Any] | None:
     if any(side != 0 for side in node.args[1]) or source.op == "placeholder":  # type: ignore[union-attr]
         return None
     return lambda x: x
+
+
+def border_by_slices(node: torch.fx.Node) -> Callable[..., Any] | None:
+    """A border that reflects or repeats the image, in .pte files: ExecuTorch computes positions and picks each pixel by
+    them, outside of XNNPACK, between two turns of the whole image."""
+    mode, sides = argument_of(node, "mode", "constant"), as_list(node.args[1])
+    pairs = list(zip(sides[::2], sides[1::2], strict=True))
+    if mode not in ("reflect", "replicate") or not all(0 <= side <= _MOST_JOINED for side in sides):
+        return None
+
+    def form(x: torch.Tensor) -> torch.Tensor:
+        for axis, (before, after) in enumerate(pairs, start=1):
+            last = x.shape[-axis] - 1
+            # Counted from the edge inwards; the outermost row is the furthest one in.
+            inward = range(1, max(before, after) + 1) if mode == "reflect" else [0] * max(before, after)
+            first = [x.narrow(-axis, row, 1) for row in reversed(inward[:before])]
+            end = [x.narrow(-axis, last - row, 1) for row in inward[:after]]
+            # XNNPACK joins five tensors at most.
+            parts = [torch.cat(rows, -axis) if len(rows) > 1 else rows[0] for rows in (first, end) if rows]
+            if parts:
+                x = torch.cat([*parts[: bool(first)], x, *parts[bool(first) :]], -axis)
+        return x
+
+    return form

@@ -82,6 +82,36 @@ def test_an_int8_file_is_delegated_as_a_whole(tmp_path: Path) -> None:
     assert len(parts) == 4
 
 
+class _Borders(nn.Module):
+    """Convolutions behind borders of each kind and several widths, as networks that draw have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 9, padding=4, padding_mode="reflect")
+        self.second = nn.Conv2d(8, 8, 3, padding=1, padding_mode="replicate")
+        self.third = nn.Conv2d(8, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(x).relu())
+        x = nn.functional.pad(x, (2, 0, 0, 1), mode="reflect")
+        return self.third(nn.functional.pad(x, (0, 3, 2, 1), mode="replicate"))
+
+
+def test_borders_are_computed_in_the_delegate(tmp_path: Path) -> None:
+    """ExecuTorch picks each pixel by computed positions, on its own kernels, between two turns of the image."""
+    torch.manual_seed(0)
+    samples = [torch.randn(1, 3, 20, 24) for _ in range(4)]
+    bundle = edgeopt.export(
+        _Borders().eval(), profile="pixel7", precision="fp32,int8-static,int8-dynamic", formats="pte",
+        example_inputs=samples[0], calibration=samples, output=tmp_path / "b",
+    )  # fmt: skip
+    assert [artifact.status for artifact in bundle.artifacts] == ["verified"] * 3
+    for artifact in bundle.artifacts:
+        kernels = file_kernels(tmp_path / "b" / artifact.file)
+        assert all(kernel.delegate for kernel in kernels), artifact.file
+        assert artifact.parity[0]["snr_db"] > (100 if artifact.precision == "fp32" else 25)
+
+
 class _SingleHead(nn.Module):
     """Attention with one head: neither product has a batch."""
 
