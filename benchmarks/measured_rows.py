@@ -27,8 +27,8 @@ from edgeopt.cost_model.machine import Machine, cluster_of
 DATA = Path(__file__).resolve().parent / "measured_latencies.json.gz"
 # Networks of one kind of kernel each: the formula is off by more than a real network, which mixes them.
 NOISE = 0.25
-# Below it a call's own cost counts for more than the kernels.
-SHORTEST_MS = 0.05
+# Below it a call's own cost counts for more than the kernels. (Zen 5 and Golden Cove were stored with 0.05.)
+SHORTEST_MS = 0.01
 _DEFAULTS = {field.name: field.default for field in fields(Kernel)}
 
 
