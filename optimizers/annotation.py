@@ -46,6 +46,9 @@ _FIXED = {
     _ATEN.sigmoid.default: "sigmoid", _ATEN.sigmoid_.default: "sigmoid", _ATEN.softmax.int: "softmax",
     _ATEN._softmax.default: "softmax", _ATEN.tanh.default: "tanh", _ATEN.tanh_.default: "tanh",
 }  # fmt: skip
+# Activations need a least step of 2^-12; XNNPACK's quantizer has it for weights too, which left fewer than 8 bits to
+# channels whose weights are all below 0.03.
+_LEAST_WEIGHT_STEP = 2**-16
 _LAYERS_KEY = "edgeopt_quantized_layers"
 
 
@@ -89,6 +92,11 @@ def make_quantizer(
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
 
     config = get_symmetric_quantization_config(is_per_channel=per_channel, is_dynamic=dynamic, is_qat=qat)
+    if not qat:
+        assert config.weight is not None
+        made: Any = config.weight.observer_or_fake_quant_ctr
+        finer = made.p.func.with_args(**{**made.p.keywords, "eps": _LEAST_WEIGHT_STEP})
+        config = replace(config, weight=replace(config.weight, observer_or_fake_quant_ctr=finer))
     if not dynamic and not qat and observer != "histogram":
         assert config.input_activation is not None
         spec = replace(

@@ -18,6 +18,7 @@ from ..models.data import Sample
 from ..models.program import Capture
 from ..models.state import preserved
 from .annotation import make_quantizer
+from .bias_range import leave_room_for_biases
 from .cleanup import FoldBatchNorm
 from .lost_operands import operators_that_lose_an_operand
 from .observers import ObserverName
@@ -165,7 +166,11 @@ def _prepare(capture: Capture, samples: Sequence[Sample], **options: Any) -> tor
             prepared(*sample)
     kept = set(options.pop("keep_float", ()))
     lost = operators_that_lose_an_operand(prepared) - kept
-    return _prepare(capture, samples, keep_float=kept | lost, **options) if lost else prepared
+    if lost:
+        return _prepare(capture, samples, keep_float=kept | lost, **options)
+    if not options.get("dynamic"):
+        leave_room_for_biases(prepared)
+    return prepared
 
 
 def check_half_range(program: ExportedProgram) -> None:
