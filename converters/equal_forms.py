@@ -20,7 +20,7 @@ from .attention_forms import plain_attention, product_of_batches
 from .depthwise_forms import depthwise_by_rows
 from .index_forms import embedding_bag, index_copy, masked_assignment, one_hot
 from .padding_forms import border_by_slices, padding_in_numbers, without_padding
-from .pooling_forms import max_over_bins, mean_of_all, pool_by_axes
+from .pooling_forms import largest_along_axis, max_over_bins, mean_of_all, pool_by_axes
 from .recurrent import cell_form, recurrent_form
 from .scatter_forms import fold_by_convolution, index_by_mask, put_by_mask, scatter_by_mask
 from .split_forms import slices_of_split
@@ -274,6 +274,7 @@ _AFFINE = _Rule(_affine_grid, None, "an affine grid is written as a product with
 
 _NUMBER = _Rule(_number_of_full_rank, "pte int8", "numbers are written as tensors of full rank")
 
+_LARGEST = _Rule(largest_along_axis, "pte", sizes_known=False)
 _POOL3D = _Rule(pool_by_axes, "pte", "a 3-D pooling is written as poolings of two axes and of one")
 _POWER = _Rule(_power, "tflite", "a power is written as products")
 
@@ -301,6 +302,7 @@ _EACH_RULE: dict[Any, _Rule | tuple[_Rule, ...]] = {
     _ATEN.gru.input: _RECURRENT,
     _ATEN.lstm_cell.default: _CELL,
     _ATEN.gru_cell.default: _CELL,
+    _ATEN.max.dim: _LARGEST,
     _ATEN.max_pool3d.default: _POOL3D,
     _ATEN.avg_pool3d.default: _POOL3D,
     _ATEN.pow.Tensor_Scalar: _POWER,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..models.nodes import as_list
+from ..models.nodes import argument_of, as_list
 
 
 def max_over_bins(node: torch.fx.Node) -> Callable[..., Any] | None:
@@ -99,3 +99,13 @@ def pool_by_axes(node: torch.fx.Node) -> Callable[..., Any] | None:
         return found.reshape(batch, channels, found.shape[2], height, width)
 
     return form
+
+
+def largest_along_axis(node: torch.fx.Node) -> Callable[..., Any] | None:
+    """The largest value along an axis (``x.max(-1)[0]``), in .pte files: XNNPACK's part of ExecuTorch takes it of images, and
+    then breaks off over all but kept rows and columns."""
+    read = {user.args[1] for user in node.users if user.users}
+    dim, kept = node.args[1], bool(argument_of(node, "keepdim", False))
+    if 1 in read or (kept and dim in (2, 3)):
+        return None
+    return lambda x: (x.amax(dim, keepdim=kept),)

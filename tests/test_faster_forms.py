@@ -112,6 +112,34 @@ def test_borders_are_computed_in_the_delegate(tmp_path: Path) -> None:
         assert artifact.parity[0]["snr_db"] > (100 if artifact.precision == "fp32" else 25)
 
 
+class _Neighbours(nn.Module):
+    """What a point's neighbours say most strongly, as networks on clouds of points and graphs take it; where an image's
+    channels are strongest, as attention over space does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edge, self.place, self.out = nn.Conv2d(3, 8, 1), nn.Conv2d(1, 1, 3, padding=1), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.edge(x)
+        y = y * self.place(y.max(dim=1, keepdim=True)[0]).sigmoid()
+        return self.out(y.max(dim=-1)[0].transpose(1, 2))
+
+
+def test_the_largest_along_an_axis_leaves_a_model_in_the_delegate(tmp_path: Path) -> None:
+    """ExecuTorch broke off over it: float32 ran on portable kernels as a whole, other precisions were not made."""
+    torch.manual_seed(0)
+    samples = [torch.randn(1, 3, 16, 6) for _ in range(4)]
+    bundle = edgeopt.export(
+        _Neighbours().eval(), profile="pixel7", precision="fp32,fp16,int8-static,int8-dynamic", formats="pte",
+        example_inputs=samples[0], calibration=samples, output=tmp_path / "b",
+    )  # fmt: skip
+    assert [artifact.status for artifact in bundle.artifacts] == ["verified"] * 4
+    for artifact in bundle.artifacts:
+        assert artifact.contents["delegated_macs_ratio"] == 1.0
+        assert artifact.parity[0]["snr_db"] > (100 if artifact.precision == "fp32" else 25)
+
+
 class _SingleHead(nn.Module):
     """Attention with one head: neither product has a batch."""
 
