@@ -150,10 +150,9 @@ def measure_here(
                 for batch in (waiting[i : i + _BATCH] for i in range(0, len(waiting), _BATCH)):
                     if budget_s is not None and time.monotonic() - started > budget_s:
                         return False
-                    say(
-                        f"measuring: {runtime}, {counted(count, 'thread')}, round {turn + 1}",
-                        len(journal.times) / total,
-                    )
+                    # A journal that is gone on with may hold more rounds than are asked for now.
+                    done = sum(taken < rounds for _, _, taken in journal.times)
+                    say(f"measuring: {runtime}, {counted(count, 'thread')}, round {turn + 1}", done / total)
                     _batch(batch, runtime, count, turn, journal)
     return True
 

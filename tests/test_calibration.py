@@ -300,6 +300,20 @@ def test_what_ctrl_c_cut_short_on_a_device_is_taken_the_next_time(
     assert journal.missing(files, 4, 0) == files
 
 
+def test_rounds_beyond_those_asked_for_are_no_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going on with fewer rounds than before said 150% and more."""
+    monkeypatch.setattr("edgeopt.calibration.measuring._batch", lambda *_: None)
+    file = SuiteFile("n", "fp32", "litert", tmp_path / "n.tflite")
+    journal = Journal.open(tmp_path / "j.jsonl", {})
+    for turn in range(3):
+        journal.add(file.key, 1, turn, 1.0)
+    said: list[float | None] = []
+    measure_here([file], [1, 2], 1, journal, lambda _, fraction: said.append(fraction))
+    assert said == [0.5]
+
+
 @pytest.mark.slow
 def test_files_are_timed_here_and_broken_ones_left_out(runnable: Path, tmp_path: Path) -> None:
     source = next(iter(sorted(runnable.glob("*.tflite"))))
