@@ -127,13 +127,15 @@ def _gru_cell(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    reset, update, candidate = pieces(gates, 3)
     own = _state_gates(state, weight, bias)
-    if own is not None:
-        own_reset, own_update, own_candidate = pieces(own, 3)
-        update = update + own_update
-        candidate = candidate + torch.sigmoid(reset + own_reset) * own_candidate
-    keep, new = torch.sigmoid(update), torch.tanh(candidate)
+    width = gates.shape[-1] // 3
+    both, candidate = gates[..., : 2 * width], gates[..., 2 * width :]
+    if own is None:
+        keep = torch.sigmoid(both[..., width:])
+    else:
+        reset, keep = pieces(torch.sigmoid(both + own[..., : 2 * width]), 2)
+        candidate = candidate + reset * own[..., 2 * width :]
+    new = torch.tanh(candidate)
     hidden = new - keep * new if state is None else new + keep * (state[0] - new)
     return hidden, (hidden,)
 
