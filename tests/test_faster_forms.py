@@ -123,7 +123,8 @@ class _Neighbours(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.edge(x)
         y = y * self.place(y.max(dim=1, keepdim=True)[0]).sigmoid()
-        return self.out(y.max(dim=-1)[0].transpose(1, 2))
+        both = y.max(dim=-1)[0] + y.max(dim=3, keepdim=True)[0].squeeze(3)
+        return self.out(both.transpose(1, 2))
 
 
 def test_the_largest_along_an_axis_leaves_a_model_in_the_delegate(tmp_path: Path) -> None:
