@@ -21,6 +21,7 @@ from ..models.nodes import argument_of
 from ..models.workload import node_shape
 from .observers import ObserverName, activation_observer
 from .operands import a_bias_for_each_call, a_weight_for_each_call, give_back, operands_of_whole_numbers
+from .precision import LEAST_WEIGHT_STEP
 
 _ATEN = torch.ops.aten
 _CLAMPS = (_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu6.default, _ATEN.relu6_.default)
@@ -46,9 +47,6 @@ _FIXED = {
     _ATEN.sigmoid.default: "sigmoid", _ATEN.sigmoid_.default: "sigmoid", _ATEN.softmax.int: "softmax",
     _ATEN._softmax.default: "softmax", _ATEN.tanh.default: "tanh", _ATEN.tanh_.default: "tanh",
 }  # fmt: skip
-# Activations need a least step of 2^-12; XNNPACK's quantizer has it for weights too, which left fewer than 8 bits to
-# channels whose weights are all below 0.03.
-_LEAST_WEIGHT_STEP = 2**-16
 _LAYERS_KEY = "edgeopt_quantized_layers"
 
 
@@ -95,7 +93,7 @@ def make_quantizer(
     if not qat:
         assert config.weight is not None
         made: Any = config.weight.observer_or_fake_quant_ctr
-        finer = made.p.func.with_args(**{**made.p.keywords, "eps": _LEAST_WEIGHT_STEP})
+        finer = made.p.func.with_args(**{**made.p.keywords, "eps": LEAST_WEIGHT_STEP})
         config = replace(config, weight=replace(config.weight, observer_or_fake_quant_ctr=finer))
     if not dynamic and not qat and observer != "histogram":
         assert config.input_activation is not None

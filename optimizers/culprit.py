@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from .precision import LEAST_STEP
+from .precision import LEAST_STEP, LEAST_WEIGHT_STEP
 from .sensitivity import LayerDamage, ProbeGraph
 
 # A normal sample of a few thousand values peaks at about 4 times its root mean square; twice that is no accident.
@@ -131,7 +131,7 @@ def activation_reason(
     flat = torch.cat([value.detach().float().flatten() for value in values]).abs()
     largest = float(flat.max()) if flat.numel() else 0.0
     if scale is not None and _at_least_step(scale[0], largest):
-        return _too_small(largest)
+        return _too_small(largest, LEAST_STEP)
     if channel_axis is not None and values[0].shape[channel_axis] > 1:
         axis = channel_axis % values[0].ndim
         others = [i for i in range(values[0].ndim) if i != axis]
@@ -162,21 +162,21 @@ def _at_least_step(scale: float, largest: float) -> bool:
     return scale <= LEAST_STEP * (1 + 1e-6) and largest < _FEW_STEPS * LEAST_STEP
 
 
-def _too_small(largest: float) -> Reason:
-    steps = largest / LEAST_STEP
+def _too_small(largest: float, least: float) -> Reason:
+    steps = largest / least
     words = (
-        f"reaches only {largest:.3g}, {steps:.3g} steps of {LEAST_STEP:.3g}, the least that static int8 has: load "
+        f"reaches only {largest:.3g}, {steps:.3g} steps of {least:.3g}, the least that static int8 has: load "
         "trained weights, scale it up, or keep the layer in float"
     )
-    return Reason("least_step", words, {"step": LEAST_STEP, "largest": largest, "steps_of_largest": steps})
+    return Reason("least_step", words, {"step": least, "largest": largest, "steps_of_largest": steps})
 
 
 def weight_reason(weight: torch.Tensor) -> Reason:
     """Why a weight [out, ...] with one scale an output channel suffers."""
     rows = weight.detach().float().reshape(weight.shape[0], -1).abs()
     peak, rms = rows.amax(1), rows.square().mean(1).sqrt()
-    if float(peak.median()) < _FEW_STEPS * LEAST_STEP:  # of most channels
-        return _too_small(float(peak.max()))
+    if float(peak.median()) < _FEW_STEPS * LEAST_WEIGHT_STEP:  # of most channels
+        return _too_small(float(peak.max()), LEAST_WEIGHT_STEP)
     ratio = torch.where(rms > 0, peak / rms.clamp_min(1e-30), torch.zeros_like(rms))
     worst = int(ratio.argmax())
     if float(ratio[worst]) >= _PEAK_RATIO:

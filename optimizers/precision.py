@@ -10,6 +10,9 @@ from ..errors import InputError
 # The least step between two int8 values of an activation: XNNPACK takes no scale below this for the product of two;
 # torchao's quantizer has it so too.
 LEAST_STEP = 2**-12
+# Of a weight, which has a scale a channel: XNNPACK's quantizer has the activations' least step for it too, which left
+# fewer than 8 bits to channels whose weights are all below 0.03.
+LEAST_WEIGHT_STEP = 2**-16
 
 
 @dataclass(frozen=True)

@@ -186,11 +186,13 @@ def analyzed(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, st
 
 
 @pytest.mark.parametrize(
-    ("weights", "inputs", "parts"), [(1e-3, 1.0, ("weight",)), (1.0, 1e-3, ("input", "output"))]
+    ("weights", "inputs", "parts", "step"),
+    [(5e-5, 1e3, ("weight",), "1.53e-05"), (1.0, 1e-3, ("input", "output"), "0.000244")],
 )
 def test_analyze_says_when_values_are_too_small_for_int8(
-    weights: float, inputs: float, parts: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    weights: float, inputs: float, parts: tuple[str, ...], step: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """It spoke of steps "with no outlier to blame", as though other data could help."""
     (tmp_path / "faded.py").write_text(
         "import torch\n"
@@ -205,7 +207,7 @@ def test_analyze_says_when_values_are_too_small_for_int8(
     code, text, _ = run(capsys, "analyze", f"{tmp_path}/faded.py:net", "--profile", "pixel7", "--json")
     (worst,) = json.loads(text)["culprits"]
     assert code == 0 and worst["part"] in parts and worst["reason"] == "least_step"
-    assert "steps of 0.000244, the least that static int8 has" in worst["sentence"]
+    assert f"steps of {step}, the least that static int8 has" in worst["sentence"]
     assert worst["figures"]["steps_of_largest"] < 64
 
 
