@@ -21,7 +21,7 @@ from .optimizers.quantization import prepare_static
 from .optimizers.sensitivity import PROBE_SAMPLES, LayerDamage, ProbeGraph, spread_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    pass
 
 Progress = Callable[[str, float | None], None]
 # Layers whose task metric is measured alone, and whose damage is explained.
@@ -175,7 +175,7 @@ def _analyzed(
     culprits = [find_culprit(probe, damage, all_int8_db) for damage in suspects(damages, explain)]
     figures: dict[str, Any] = {}
     if evaluation is not None:
-        figures, damages = _with_metric(captured, probe, evaluation, damages, explain, say)
+        figures, damages = _with_metric(probe, evaluation, damages, explain, say)
     return Sensitivity(
         model=captured.source.name,
         profile=profile.name,
@@ -197,24 +197,21 @@ def _goal_path(probe: ProbeGraph, damages: Sequence[LayerDamage]) -> tuple[tuple
 
 
 def _with_metric(
-    captured: Capture,
     probe: ProbeGraph,
     evaluation: Evaluation,
     damages: list[LayerDamage],
     explain: int,
     say: Progress,
 ) -> tuple[dict[str, Any], list[LayerDamage]]:
-    def metric(quantized: Collection[str]) -> tuple[float, int | None]:
-        return probe.metric(evaluation, quantized=quantized)
-
     say(f"{evaluation.metric} in float", None)
-    in_float, count = metric(())
+    in_float, count = probe.metric(evaluation, quantized=())
     say(f"{evaluation.metric} in int8", None)
-    in_int8, _ = metric(list(probe.layers))
+    in_int8, _ = probe.metric(evaluation, quantized=list(probe.layers))
     measured = []
     for damage in damages[:explain]:
         say(f"{evaluation.metric} with {damage.name} alone in int8", None)
-        measured.append(replace(damage, metric=metric((damage.name,))[0]))
+        alone, _ = probe.metric(evaluation, quantized=(damage.name,))
+        measured.append(replace(damage, metric=alone))
     figures = {
         "metric": evaluation.metric,
         "metric_samples": count,

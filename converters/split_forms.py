@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ..models.nodes import argument_of
+
 
 def pieces(x: torch.Tensor, count: int) -> list[torch.Tensor]:
     """``x.chunk(count, -1)``, as slices."""
@@ -21,11 +23,11 @@ def slices_of_split(node: torch.fx.Node) -> Callable[..., Any] | None:
     A split between two convolutions cut the delegate in two and had its values turned to channels first and back;
     in static int8 it was computed in float32, between conversions.
     """
-    pieces = [value.shape for value in node.meta["val"]]
-    dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    if len(pieces) < 2 or not isinstance(dim, int):
+    dim = int(argument_of(node, "dim", 0))
+    widths = [value.shape[dim] for value in node.meta["val"]]
+    if len(widths) < 2:
         return None
-    ends = list(accumulate(shape[dim] for shape in pieces))
+    ends = list(accumulate(widths))
     starts = [0, *ends[:-1]]
 
     def form(x: torch.Tensor) -> list[torch.Tensor]:
