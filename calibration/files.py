@@ -13,6 +13,9 @@ from ..errors import EdgeoptError, GateError
 PRECISIONS = ("fp32", "int8-static", "int8-dynamic")
 FORMATS = ("pte", "tflite")
 _RUNTIME = {"pte": "executorch", "tflite": "litert"}
+# Networks that one process exports, one after another, and what the largest of them weighs.
+_AT_ONCE = 16
+_WEIGHT_BYTES = 50 * 2**20
 _MAKERS = ("torch", "executorch", "litert-torch", "ai-edge-quantizer")
 
 
@@ -45,7 +48,7 @@ def suite_files(
     *,
     folder: Path | None = None,
 ) -> list[SuiteFile]:
-    """The files of ``carriers``, exported where they aren't there yet (seconds a network, two at a time).
+    """The files of ``carriers``, exported where they aren't there yet (seconds a network, one a core).
 
     Interrupted, it goes on where it stopped the next time.
 
@@ -53,14 +56,44 @@ def suite_files(
         EdgeoptError: a network could be exported in no format at all.
     """
     folder = folder or suite_folder()
+    missing = [name for name in carriers if not (folder / name).is_dir()]
+    if len(missing) > 1:
+        _export_side_by_side(missing, folder, say)
     found: list[SuiteFile] = []
-    for index, name in enumerate(carriers):
+    for name in carriers:
         bundle = folder / name
         if not bundle.is_dir():
-            say(f"making the suite: {name}", index / len(carriers))
+            say(f"making the suite: {name}", None)
             _export(name, bundle)
         found += _files_of(name, bundle)
     return found
+
+
+def _export_side_by_side(
+    names: Sequence[str], folder: Path, say: Callable[[str, float | None], None]
+) -> None:
+    """Export networks in as many processes as fit, each with some after another: importing the exporters takes as long
+    as two of these networks. What a process leaves undone is missing still."""
+    from ..converters.workers import Task, parallel_processes, run_tasks
+
+    processes = parallel_processes(_WEIGHT_BYTES, len(names))
+    share = min(_AT_ONCE, -(-len(names) // processes))
+    done: list[str] = []
+
+    def task(some: Sequence[str]) -> Task[None]:
+        def run(progress: Callable[[str], None]) -> None:
+            for name in some:
+                progress(name)
+                _export(name, folder / name)
+
+        return Task(some[0], run)
+
+    def on_progress(task: str, name: str) -> None:
+        done.append(name)
+        say(f"making the suite: {name}", (len(done) - 1) / len(names))
+
+    shares = [names[start : start + share] for start in range(0, len(names), share)]
+    run_tasks([task(some) for some in shares], max_parallel=processes, on_progress=on_progress)
 
 
 def _export(name: str, bundle: Path) -> None:

@@ -17,6 +17,7 @@ from ..optimizers.passes import OptimizedModel
 from .computed_weights import use_products
 from .dynamic_tflite import merge_sizes, spread_by_adding
 from .exporter_fixes import mended_layouts
+from .exporter_speedups import fast_decompositions
 from .finite_masks import use_finite_masks
 from .float_io import use_float_io
 from .integer_transposed import fold_filters, use_integers
@@ -122,7 +123,7 @@ def _convert_fixed(
     program, notes = rewrite_program(program, "tflite")
     if quantized:
         program = fold_filters(program)
-    with torch.no_grad():
+    with fast_decompositions(), torch.no_grad():
         fx_infra.silence_torch_logs()
         progress("decomposing the graph")
         program = fx_infra.graph_utils.reset_from_node_meta(program)

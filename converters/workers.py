@@ -7,6 +7,7 @@ twice, and a crash deep in an exporter or runtime costs one artefact, not the ex
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -160,8 +161,9 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _can_fork() -> bool:
-    # macOS lists fork, but its system libraries don't survive it.
-    return sys.platform.startswith("linux")
+    # macOS lists fork, but its system libraries don't survive it. A task that is itself a process of ours does its own
+    # tasks one after the other.
+    return sys.platform.startswith("linux") and not multiprocessing.current_process().daemon
 
 
 def _run_here(task: Task[T], on_progress: Callable[[str, str], None]) -> Outcome[T]:
@@ -257,6 +259,8 @@ def _child(task: Task[Any], sender: Connection, log: str, parent: int) -> None:
         os.dup2(stream.fileno(), 2)
     _one_thread()
     _renew_thread_pools()
+    # What the parent holds is no garbage here, and millions of objects to look through for some.
+    gc.freeze()
     try:
         value = task.run(lambda what: sender.send(("progress", what)))
         import resource

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -139,7 +140,8 @@ def _quantizer_class() -> Any:
             return transformed
 
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
-            model = self._annotate_for_quantization_config(model)
+            with _no_norms_sought(model):
+                model = self._annotate_for_quantization_config(model)
             _convolutions_before_relus(model, self.global_config, self._keep_float, Q_ANNOTATION_KEY)
             _one_range_for_stacks(model, Q_ANNOTATION_KEY)
             for node in model.graph.nodes:
@@ -158,6 +160,24 @@ def _quantizer_class() -> Any:
             return model
 
     return EdgeQuantizer
+
+
+@contextlib.contextmanager
+def _no_norms_sought(model: torch.fx.GraphModule) -> Iterator[None]:
+    """XNNPACK's quantizer exports a dozen graphs of convolutions before batch norms to look for them, which takes longer
+    than all else it does. A model without batch norms, as those that are calibrated, has none."""
+    if any("batch_norm" in str(node.target) for node in model.graph.nodes):
+        yield
+        return
+    module = "executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils"
+
+    def nothing(graph: torch.fx.GraphModule, *args: Any, **options: Any) -> list[list[torch.fx.Node]]:
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        return []
+
+    with patch(f"{module}._do_annotate_conv_bn", nothing):
+        yield
 
 
 def _convolutions_before_relus(
