@@ -29,7 +29,7 @@ from calibration_models import MODELS, build, example
 
 from edgeopt import GateError, export, load_bundle, load_profile
 from edgeopt.calibration.files import SuiteFile, suite_files, suite_folder
-from edgeopt.calibration.measuring import Journal, measure_here
+from edgeopt.calibration.measuring import Journal, measure_here, settle_here
 from edgeopt.calibration.run import fields_of, observations, write_calibrated
 from edgeopt.calibration.suite import VERSION, suite
 from edgeopt.converters.kernels import file_kernels
@@ -81,12 +81,13 @@ def measure_all(folder: Path, threads: list[int], rounds: int, budget_s: float) 
         (suite_files([each.name for each in suite()], say), _journal(folder, "suite", threads)),
         (files_of(folder), _journal(folder, "measured", threads)),
     ]
-    for turn in range(1, rounds + 1):
-        for files, journal in sides:
-            left = budget_s - (time.monotonic() - started)
-            if left <= 0 or not measure_here(files, threads, turn, journal, say, budget_s=left):
-                print("out of time: call again to go on")
-                return
+    steps = [(measure_here, side, turn) for turn in range(1, rounds + 1) for side in sides]
+    steps += [(settle_here, side, rounds) for side in sides]
+    for step, (files, journal), turns in steps:
+        left = budget_s - (time.monotonic() - started)
+        if left <= 0 or not step(files, threads, turns, journal, say, budget_s=left):
+            print("out of time: call again to go on")
+            return
     for problem in {problem for _, journal in sides for problem in journal.problems}:
         print(problem)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from calibration_models_later import LATER
+from calibration_models_third import THIRD
 from mobilenets import mobilenet_v3_large
 from torch import nn
 from wrapped_models import Logits, Text
@@ -141,6 +142,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "convnext_femto": (_convnext_femto, IMAGE),
     "segformer_b0": (_segformer_b0, IMAGE),
     **LATER,
+    **THIRD,
 }
 
 
@@ -155,13 +157,13 @@ def build(name: str) -> nn.Module:
 def _normalise(model: nn.Module, sample: torch.Tensor) -> None:
     """Give batch normalisations the statistics of random inputs: without, random weights shrink the signal
     layer by layer to numbers so small that processors slow down on them."""
-    layers = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
+    layers = [each for each in model.modules() if isinstance(each, (nn.BatchNorm1d, nn.BatchNorm2d))]
     if not layers:
         return
     for layer in layers:
         layer.momentum = 1.0
     for each in model.modules():
-        if isinstance(each, nn.Conv2d):
+        if isinstance(each, (nn.Conv1d, nn.Conv2d)):
             nn.init.kaiming_normal_(each.weight)
     model.train()
     with torch.no_grad():

@@ -12,14 +12,21 @@ from torch import nn
 from wrapped_models import Logits, Text
 
 
-def _conv(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int = 1, act: bool = True
+def conv(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    act: type[nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:
+    """A convolution with a batch normalisation and, but for None, an activation."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
     ]
-    return nn.Sequential(*layers, nn.ReLU()) if act else nn.Sequential(*layers)
+    return nn.Sequential(*layers, act()) if act else nn.Sequential(*layers)
 
 
 def _shuffle(x: torch.Tensor) -> torch.Tensor:
@@ -35,10 +42,10 @@ class _ShuffleUnit(nn.Module):
         self.stride = stride
         taken = inputs if stride > 1 else half
         self.right = nn.Sequential(
-            _conv(taken, half, 1), _conv(half, half, 3, stride, groups=half, act=False), _conv(half, half, 1)
+            conv(taken, half, 1), conv(half, half, 3, stride, groups=half, act=None), conv(half, half, 1)
         )
         self.left = (
-            nn.Sequential(_conv(inputs, inputs, 3, 2, groups=inputs, act=False), _conv(inputs, half, 1))
+            nn.Sequential(conv(inputs, inputs, 3, 2, groups=inputs, act=None), conv(inputs, half, 1))
             if stride > 1
             else nn.Identity()
         )
@@ -51,20 +58,20 @@ class _ShuffleUnit(nn.Module):
 
 def _shufflenet_v2() -> nn.Module:
     """ShuffleNet V2 1.0× (Ma et al., 2018)."""
-    layers: list[nn.Module] = [_conv(3, 24, 3, 2), nn.MaxPool2d(3, 2, 1)]
+    layers: list[nn.Module] = [conv(3, 24, 3, 2), nn.MaxPool2d(3, 2, 1)]
     width = 24
     for outputs, repeats in ((116, 4), (232, 8), (464, 4)):
         for i in range(repeats):
             layers.append(_ShuffleUnit(width, outputs, 2 if i == 0 else 1))
             width = outputs
-    head = [_conv(464, 1024, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1024, 1000)]
+    head = [conv(464, 1024, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1024, 1000)]
     return nn.Sequential(*layers, *head)
 
 
 class _DenseLayer(nn.Module):
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.norm, self.inner = nn.BatchNorm2d(inputs), _conv(inputs, 128, 1)
+        self.norm, self.inner = nn.BatchNorm2d(inputs), conv(inputs, 128, 1)
         self.grow = nn.Conv2d(128, 32, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -74,7 +81,7 @@ class _DenseLayer(nn.Module):
 
 def _densenet_121() -> nn.Module:
     """DenseNet-121 (Huang et al., 2017)."""
-    layers: list[nn.Module] = [_conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1)]
+    layers: list[nn.Module] = [conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1)]
     width = 64
     for stage, repeats in enumerate((6, 12, 24, 16)):
         for _ in range(repeats):
@@ -91,7 +98,7 @@ def _densenet_121() -> nn.Module:
 
 def _ds_cnn() -> nn.Module:
     """Keyword spotting of MLPerf Tiny: DS-CNN of 49 × 10 MFCCs (Banbury et al., 2021)."""
-    blocks = [layer for _ in range(4) for layer in (_conv(64, 64, 3, groups=64), _conv(64, 64, 1))]
+    blocks = [layer for _ in range(4) for layer in (conv(64, 64, 3, groups=64), conv(64, 64, 1))]
     stem = nn.Sequential(nn.Conv2d(1, 64, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(64), nn.ReLU())
     return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 12))
 
@@ -102,7 +109,7 @@ class _UNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (8, 16, 32, 64, 128)
-        double = lambda a, b: nn.Sequential(_conv(a, b, 3), _conv(b, b, 3))  # noqa: E731
+        double = lambda a, b: nn.Sequential(conv(a, b, 3), conv(b, b, 3))  # noqa: E731
         self.down = nn.ModuleList(double(a, b) for a, b in zip((3, *widths[:-1]), widths, strict=True))
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * b, b, 2, 2) for b in widths[-2::-1])
         self.join = nn.ModuleList(double(2 * b, b) for b in widths[-2::-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,20 +28,30 @@ Say = Callable[[str, float | None], None]
 
 _SECONDS = 0.12  # timed runs of one file in one round
 _BATCH = 40
+# A latency is settled when its fastest round was seen twice, this near (relative); if not, the file is timed again.
+_SETTLED = 0.03
+AGAIN = 4
+# Those turns in the journal, behind any rounds.
+_AGAIN_FROM = 1000
 _FRESH_S = 6 * 3600.0  # an interrupted calibration older than this starts anew
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One file with one number of threads: its fastest round, and how far the rounds lie apart (relative).
+    """One file with one number of threads: its fastest round.
 
     What else a machine does can only slow a round down, so the fastest repeats better than the median.
+
+    Attributes:
+        spread: how far the slowest round lies above it (relative).
+        doubt: how far the second fastest does: little where the fastest was seen twice.
     """
 
     file: SuiteFile
     threads: int
     ms: float
     spread: float
+    doubt: float
 
 
 @dataclass
@@ -110,15 +120,18 @@ class Journal:
         return [f for f in files if (f.key, threads, turn) not in self.times and f.key not in failed]
 
     def latencies(self, files: Sequence[SuiteFile], threads: Sequence[int], rounds: int) -> list[Latency]:
-        """What was measured, one latency a file and number of threads."""
+        """What was measured in these rounds and what settled them, one latency a file and number of threads."""
         found = []
         for file in files:
             for count in threads:
-                taken = [self.times.get((file.key, count, turn)) for turn in range(rounds)]
-                values = [ms for ms in taken if ms is not None]
+                turns = (*range(rounds), *range(_AGAIN_FROM, _AGAIN_FROM + AGAIN))
+                taken = [self.times.get((file.key, count, turn)) for turn in turns]
+                values = sorted(ms for ms in taken if ms is not None)
                 if values:
-                    fastest = min(values)
-                    found.append(Latency(file, count, fastest, (max(values) - fastest) / fastest))
+                    spread, doubt = (
+                        each / values[0] - 1 for each in (values[-1], values[min(1, len(values) - 1)])
+                    )
+                    found.append(Latency(file, count, values[0], spread, doubt))
         return found
 
 
@@ -139,21 +152,64 @@ def measure_here(
     Raises:
         KeyboardInterrupt: stopped; what was taken is in the journal.
     """
-    started = time.monotonic()
+    ends = time.monotonic() + (budget_s if budget_s is not None else float("inf"))
     total = len(files) * len(threads) * rounds
-    for turn in range(rounds):
-        for count in threads:
-            for runtime in sorted({file.runtime for file in files}):
-                waiting = journal.missing([f for f in files if f.runtime == runtime], count, turn)
-                # In another order each round: what disturbs for seconds must not meet the same files again.
-                random.Random(f"{runtime}{count}{turn}").shuffle(waiting)
-                for batch in (waiting[i : i + _BATCH] for i in range(0, len(waiting), _BATCH)):
-                    if budget_s is not None and time.monotonic() - started > budget_s:
-                        return False
-                    # A journal that is gone on with may hold more rounds than are asked for now.
-                    done = sum(taken < rounds for _, _, taken in journal.times)
-                    say(f"measuring: {runtime}, {counted(count, 'thread')}, round {turn + 1}", done / total)
-                    _batch(batch, runtime, count, turn, journal)
+
+    def told(what: str, turn: int) -> None:
+        # A journal that is gone on with may hold more rounds than are asked for now.
+        say(f"{what}, round {turn + 1}", sum(taken < rounds for _, _, taken in journal.times) / total)
+
+    return all(_turn(dict.fromkeys(threads, files), turn, journal, told, ends) for turn in range(rounds))
+
+
+def settle_here(
+    files: Sequence[SuiteFile],
+    threads: Sequence[int],
+    rounds: int,
+    journal: Journal,
+    say: Say,
+    *,
+    budget_s: float | None = None,
+) -> bool:
+    """Time those files again, up to :data:`AGAIN` times, whose fastest round no other comes near; True when all is done.
+
+    On a quiet machine there are few. Where others use it too, whole rounds are slow, or parts of them.
+
+    Raises:
+        KeyboardInterrupt: stopped; what was taken is in the journal.
+    """
+    ends = time.monotonic() + (budget_s if budget_s is not None else float("inf"))
+    for more in range(AGAIN if rounds > 1 else 0):
+        latencies = journal.latencies(files, threads, rounds)
+        open_ = {
+            count: [each.file for each in latencies if each.threads == count and each.doubt > _SETTLED]
+            for count in threads
+        }
+        left = sum(len(some) for some in open_.values())
+        told = lambda what, turn, left=left: say(f"{what}, {counted(left, 'unsettled time')}", None)  # noqa: E731
+        if left and not _turn(open_, _AGAIN_FROM + more, journal, told, ends):
+            return False
+    return True
+
+
+def _turn(
+    files: Mapping[int, Sequence[SuiteFile]],
+    turn: int,
+    journal: Journal,
+    told: Callable[[str, int], None],
+    ends: float,
+) -> bool:
+    """One round of the files for each number of threads; False when the time was up before its end."""
+    for count, some in files.items():
+        for runtime in sorted({file.runtime for file in some}):
+            waiting = journal.missing([f for f in some if f.runtime == runtime], count, turn)
+            # In another order each round: what disturbs for seconds must not meet the same files again.
+            random.Random(f"{runtime}{count}{turn}").shuffle(waiting)
+            for batch in (waiting[i : i + _BATCH] for i in range(0, len(waiting), _BATCH)):
+                if time.monotonic() > ends:
+                    return False
+                told(f"measuring: {runtime}, {counted(count, 'thread')}", turn)
+                _batch(batch, runtime, count, turn, journal)
     return True
 
 

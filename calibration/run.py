@@ -16,7 +16,7 @@ from ..cost_model.constants import load_constants
 from ..device_profiles import load_profile
 from ..errors import EdgeoptError, InputError
 from .files import SuiteFile, suite_files, suite_folder
-from .measuring import Journal, Latency, Say, measure_here, measure_on
+from .measuring import Journal, Latency, Say, measure_here, measure_on, settle_here
 
 if TYPE_CHECKING:
     from ..android_harness.payload import Payload
@@ -85,6 +85,7 @@ def calibrate(
     )
     if target is None:
         measure_here(files, counts, rounds, journal, say)
+        settle_here(files, counts, rounds, journal, say)
     else:
         measure_on(target, base, files, counts, rounds, journal, say, make_payload=make_payload)
     latencies = journal.latencies(files, counts, rounds if target is None else 1)
@@ -119,7 +120,7 @@ def observations(latencies: Sequence[Latency]) -> list[Observation]:
     kernels = {each.file.path: tuple(file_kernels(each.file.path)) for each in latencies}
     return [
         Observation(
-            each.file.carrier, each.file.runtime, each.threads, kernels[each.file.path], each.ms, each.spread
+            each.file.carrier, each.file.runtime, each.threads, kernels[each.file.path], each.ms, each.doubt
         )
         for each in latencies
         if kernels[each.file.path]
