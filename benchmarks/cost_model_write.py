@@ -105,12 +105,24 @@ def prior_constants() -> Constants:
     return _constants(empty, {name: block.start for name, block in found.items()}, wide)  # type: ignore[arg-type]
 
 
-def write_cores(constants: Constants, cores: Iterable[str], provenance: Mapping[str, Any]) -> None:
-    """Put what these cores and their designs deviate by into cost_model/fitted.json, and leave the rest as it is."""
+def write_parts(
+    constants: Constants, cores: Iterable[str], provenance: Mapping[str, Any], *, library: bool = False
+) -> None:
+    """Put a part of what was learned into cost_model/fitted.json, and leave the rest as it is.
+
+    Args:
+        cores: what these cores and their designs deviate by.
+        library: also what is :data:`EMULATED`'s own.
+    """
     kept = constants_module.load_constants()
     names = {name for core in cores for name in (core, f"like:{core_alias(core)}")}
-    learned = {name: constants.cores[name] for name in sorted(names)}
-    write_constants(replace(kept, cores=dict(kept.cores) | learned), dict(kept.provenance) | dict(provenance))
+    changed: dict[str, Any] = {
+        "cores": dict(kept.cores) | {name: constants.cores[name] for name in sorted(names)}
+    }
+    if library:
+        for part in ("runtimes", "edges", "traffic"):
+            changed[part] = dict(getattr(kept, part)) | {EMULATED: getattr(constants, part)[EMULATED]}
+    write_constants(replace(kept, **changed), dict(kept.provenance) | dict(provenance))
 
 
 def write_constants(constants: Constants, provenance: Mapping[str, Any]) -> None:

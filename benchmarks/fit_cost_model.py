@@ -25,7 +25,7 @@ import cost_model_validation as validation
 import numpy as np
 from cost_model_fit import Fit
 from cost_model_problem import Problem
-from cost_model_write import constants_of, prior_constants, write_constants, write_cores
+from cost_model_write import constants_of, prior_constants, write_constants, write_parts
 from emulated_rows import emulated_rows
 from measured_rows import measured_rows
 from published_rows import sort_rows
@@ -38,6 +38,11 @@ def main() -> int:
     parser.add_argument("csv", nargs="?", default=os.environ.get("EDGEOPT_LATENCIES"), type=Path)
     parser.add_argument("--write", action="store_true", help="write cost_model/fitted.json")
     parser.add_argument("--write-cores", help="write only these measured cores, e.g. x86-zen4", metavar="A,B")
+    parser.add_argument(
+        "--write-library",
+        action="store_true",
+        help="with it, also what is XNNPACK's own and emulated counts shape",
+    )
     parser.add_argument("--report", type=Path, help="write the tables as Markdown")
     parser.add_argument("--plot", type=Path, help="write predicted against published as SVG or PNG")
     parser.add_argument("--iterations", type=int, default=40, help="of the optimiser, whole data")
@@ -81,7 +86,9 @@ def main() -> int:
         origin = report.provenance(rows, held) | {"emulated_rows": len(emulated)} | of_measured
         write_constants(constants_of(fit, report.bands(held)), origin)
     elif given.write_cores:
-        write_cores(constants_of(fit, report.bands(None)), given.write_cores.split(","), of_measured)
+        cores = given.write_cores.split(",")
+        of_measured["parts"] = f"fit_cost_model.py CSV {' '.join(sys.argv[2:])}"
+        write_parts(constants_of(fit, report.bands(None)), cores, of_measured, library=given.write_library)
     return 0
 
 

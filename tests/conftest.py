@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 from device_fixtures import adb_server, phones, ssh_server  # noqa: F401 - fixtures of the device tests
+from hypothesis import HealthCheck, settings
 from keras_models import keras_folder, keras_python, trainings  # noqa: F401 - fixtures of the Keras tests
 from profile_files import user_folder  # noqa: F401 - a fixture of the profile tests
+
+# How fast inputs are made says how busy the machine is, nothing of what is tested.
+settings.register_profile("busy machines", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machines")
 
 
 @pytest.fixture(scope="session")
