@@ -75,7 +75,8 @@ def test_distil_prune_and_train_in_int8_with_one_command(
         assert artifact["metric"] > 0.9
         assert artifact["parity"][0]["snr_db"] > 20
     first, second = (a["metric"] for a in manifest["artifacts"])
-    assert first == second
+    # The kernels of the two runtimes round apart: an image on the edge between two digits may fall to either side.
+    assert first == pytest.approx(second, abs=2.5 / 540)
 
 
 @pytest.fixture(scope="module")
