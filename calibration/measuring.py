@@ -128,10 +128,10 @@ class Journal:
                 taken = [self.times.get((file.key, count, turn)) for turn in turns]
                 values = sorted(ms for ms in taken if ms is not None)
                 if values:
-                    spread, doubt = (
-                        each / values[0] - 1 for each in (values[-1], values[min(1, len(values) - 1)])
+                    fastest, second = values[0], values[:2][-1]
+                    found.append(
+                        Latency(file, count, fastest, values[-1] / fastest - 1, second / fastest - 1)
                     )
-                    found.append(Latency(file, count, values[0], spread, doubt))
         return found
 
 
@@ -185,9 +185,12 @@ def settle_here(
             count: [each.file for each in latencies if each.threads == count and each.doubt > _SETTLED]
             for count in threads
         }
-        left = sum(len(some) for some in open_.values())
-        told = lambda what, turn, left=left: say(f"{what}, {counted(left, 'unsettled time')}", None)  # noqa: E731
-        if left and not _turn(open_, _AGAIN_FROM + more, journal, told, ends):
+        left = counted(sum(len(some) for some in open_.values()), "unsettled time")
+
+        def told(what: str, turn: int, left: str = left) -> None:
+            say(f"{what}, {left}", None)
+
+        if not _turn(open_, _AGAIN_FROM + more, journal, told, ends):
             return False
     return True
 
