@@ -165,6 +165,22 @@ def with_inputs() -> tuple[nn.Module, torch.Tensor]:
     return net(), example_inputs()
 
 
+def few_readings() -> nn.Module:
+    """So little work that converting to int8 and back takes longer than it saves."""
+    torch.manual_seed(0)
+    return nn.Linear(8, 4).eval()
+
+
+def few_readings_example_inputs() -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(1, 8)
+
+
+def few_readings_calibration() -> list[torch.Tensor]:
+    torch.manual_seed(2)
+    return [torch.randn(1, 8) for _ in range(8)]
+
+
 def lazy() -> nn.Module:
     return nn.LazyLinear(5)
 

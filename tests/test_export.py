@@ -166,18 +166,19 @@ def test_inspect_lists_what_runs_where(bundle: Path, capsys: pytest.CaptureFixtu
 
 
 def test_auto_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo model is large enough for int8 to pay; the tests' own model, without fast int8 and fp16, is not."""
+    """The demo model is large enough for int8 to pay; one small product between two conversions is not."""
     plans = []
-    for model, profile in (("examples.digits:net", "pixel7"), (f"{MODEL}:net", "raspberry_pi_4")):
+    for model, profile in (("examples.digits:net", "pixel7"), (f"{MODEL}:few_readings", "raspberry_pi_4")):
         where = str(tmp_path / "b")
         assert main(["export", model, "--profile", profile, "-o", where, "--dry-run", "--json"]) == 0
         plans.append(json.loads(capsys.readouterr().out))
     large, small = plans
     assert {a["precision"] for a in large["artifacts"]} == {"int8-static"}
     assert {a["precision"] for a in small["artifacts"]} == {"fp32"}
-    for plan, profile in zip(plans, ("pixel7", "raspberry_pi_4"), strict=True):
+    kinds = (("pixel7", "convolutional model"), ("raspberry_pi_4", "linear model"))
+    for plan, (profile, kind) in zip(plans, kinds, strict=True):
         assert len(plan["choice"]) == 3
-        assert plan["choice"][0].startswith(f"predicted on {profile} for a convolutional")
+        assert plan["choice"][0].startswith(f"predicted on {profile} for a {kind}")
     assert "less time than float32" in large["choice"][1]
     assert "float32 stays as it is" in small["choice"][1]
     assert not (tmp_path / "b").exists()
