@@ -1,11 +1,13 @@
 """Counts what XNNPACK executes on emulated Arm cores: the calibration suite and a few real networks, every precision.
 
-    python benchmarks/emulated_counts.py FOLDER [--networks FOLDER2] [--write]
+    python benchmarks/emulated_counts.py FOLDER [--networks FOLDER2] [--keep] [--write]
 
 FOLDER keeps the files that are made (half precision ones; the suite's own stand in the user's cache) and every count,
 so that an interrupted run goes on. ``--networks`` is a folder of calibration_check.py (its ``export``). ``--write`` puts
-kernels and counts into benchmarks/emulated_counts.json.gz, which the cost model's fit reads (emulated_rows.py). Needs
-``edgeopt emulator setup``; about half an hour on one core.
+kernels and counts into benchmarks/emulated_counts.json.gz, which the cost model's fit reads (emulated_rows.py).
+``--keep`` leaves what that file has as it is where the kernels are still the same, half precision unseen, and counts
+only what is missing of its files: a core that was added to CORES. Needs ``edgeopt emulator setup``; about half an hour
+on one core, a few minutes for one more core.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import argparse
 import gzip
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ NETWORKS = ("bert_tiny", "mobilevit_xxs", "vit_tiny")
 # Core -> (profile, cluster): one of every kind of kernels that XNNPACK has for Arm.
 CORES = {
     "cortex-a53": ("raspberry_pi_3b_plus", 0),
+    "cortex-a72": ("raspberry_pi_4", 0),
     "cortex-a55": ("pixel7", 0),
     "cortex-a76": ("raspberry_pi_5", 0),
     "cortex-x1": ("pixel7", 2),
@@ -54,8 +58,8 @@ class Counted:
     inputs: tuple[np.ndarray, ...]
 
 
-def suite(folder: Path) -> Iterator[Counted]:
-    """The calibration suite's files, and half precision ones made into ``folder``."""
+def suite(folder: Path, *, half: bool = True) -> Iterator[Counted]:
+    """The calibration suite's files, and with ``half`` those in half precision, made into ``folder``."""
     import torch
 
     from edgeopt import GateError, export
@@ -71,7 +75,7 @@ def suite(folder: Path) -> Iterator[Counted]:
     for file in suite_files(list(known), lambda *_: None):
         if file.path.suffix == f".{FORMAT}":
             yield Counted(f"{file.carrier} {file.precision}", file.path, inputs(file.carrier))
-    for name, carrier in known.items():
+    for name, carrier in known.items() if half else ():
         bundle = folder / "half" / name
         if not bundle.is_dir():
             torch.manual_seed(0)
@@ -109,8 +113,9 @@ def kernels_of(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def count(folder: Path, chosen: Iterator[Counted]) -> dict[str, Any]:
-    """Count every file on every core of :data:`CORES`; what is in ``folder`` already isn't counted again."""
+def count(folder: Path, chosen: Iterable[Counted], kept: dict[str, Any]) -> dict[str, Any]:
+    """Count every file on every core of :data:`CORES`; what is in ``folder`` already isn't counted again, nor what
+    ``kept`` (an earlier answer of this function) has of a file with the same kernels."""
     store = folder / f"counts-{setup().fingerprint}.jsonl"
     lines = store.read_text().splitlines() if store.exists() else []
     done: dict[tuple[str, str], dict[str, Any]] = {}
@@ -121,18 +126,21 @@ def count(folder: Path, chosen: Iterator[Counted]) -> dict[str, Any]:
     with store.open("a", encoding="utf-8") as stream:
         for each in chosen:
             counts = {}
+            kernels = kernels_of(each.path)
+            earlier = kept.get(each.key, {})
+            same = earlier["counts"] if earlier.get("kernels") == kernels else {}
             for core, cpu in cpus.items():
                 if each.key.endswith(" fp16") and "fp16" not in cpu.isa:
                     continue
-                if (each.key, core) not in done:
-                    kept = run(each.path, list(each.inputs), cpu).counts
-                    assert kept is not None
-                    done[each.key, core] = _packed(kept)
+                if core not in same and (each.key, core) not in done:
+                    taken = run(each.path, list(each.inputs), cpu).counts
+                    assert taken is not None
+                    done[each.key, core] = _packed(taken)
                     line = {"key": each.key, "core": core, "counts": done[each.key, core]}
                     stream.write(json.dumps(line) + "\n")
                     stream.flush()
-                counts[core] = done[each.key, core]
-            found[each.key] = {"kernels": kernels_of(each.path), "counts": counts}
+                counts[core] = same[core] if core in same else done[each.key, core]
+            found[each.key] = {"kernels": kernels, "counts": counts}
             if found[each.key] == found.get(f"{each.key.rsplit(' ', 1)[0]} fp32") and not each.key.endswith(
                 " fp32"
             ):
@@ -156,12 +164,15 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--networks", type=Path)
+    parser.add_argument("--keep", action="store_true", help=f"count only what {DATA.name} lacks of its files")
     parser.add_argument("--write", action="store_true", help=f"write {DATA.name}")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    found = count(given.folder, suite(given.folder))
-    if given.networks:
-        found |= count(given.folder, networks(given.networks))
+    kept = json.loads(gzip.decompress(DATA.read_bytes())) if given.keep else {}
+    chosen = [suite(given.folder, half=not given.keep)]
+    chosen += [networks(given.networks)] if given.networks else []
+    wanted = (each for each in chain(*chosen) if each.key in kept or not given.keep)
+    found = kept | count(given.folder, wanted, kept)
     if given.write:
         lines = [
             f"{json.dumps(key)}: {json.dumps(found[key], separators=(',', ':'))}" for key in sorted(found)

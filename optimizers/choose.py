@@ -175,9 +175,9 @@ def _why(
     base = found[0]
     if chosen.precision == "fp32":
         best = min(before, key=lambda candidate: candidate.ms)
-        parts.append(
-            f"nothing smaller is predicted to be {PAYS:.0%} faster (best: {best.precision}), so float32 stays as it is"
-        )
+        quicker = best.ms < base.ms and _ms(best.ms) != _ms(base.ms)
+        enough = f"{PAYS:.0%} faster (best: {best.precision})" if quicker else "faster"
+        parts.append(f"nothing smaller is predicted to be {enough}, so float32 stays as it is")
     elif chosen.ms < base.ms:
         parts.append(
             f"{chosen.precision} is predicted to take {1 - chosen.ms / base.ms:.0%} less time than float32"

@@ -180,7 +180,7 @@ def test_auto_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert len(plan["choice"]) == 3
         assert plan["choice"][0].startswith(f"predicted on {profile} for a {kind}")
     assert "less time than float32" in large["choice"][1]
-    assert "float32 stays as it is" in small["choice"][1]
+    assert "nothing smaller is predicted to be faster, so float32 stays as it is" in small["choice"][1]
     assert not (tmp_path / "b").exists()
 
 
