@@ -114,32 +114,33 @@ def kernels_of(path: Path) -> list[dict[str, Any]]:
 
 
 def count(folder: Path, chosen: Iterable[Counted], kept: dict[str, Any]) -> dict[str, Any]:
-    """Count every file on every core of :data:`CORES`; what is in ``folder`` already isn't counted again, nor what
-    ``kept`` (an earlier answer of this function) has of a file with the same kernels."""
+    """Count every file on every core of :data:`CORES`, and bring ``kept`` (an earlier answer of this function) up to date
+    with it. What is in ``folder`` already isn't counted again, nor what ``kept`` has of a file with the same kernels."""
     store = folder / f"counts-{setup().fingerprint}.jsonl"
     lines = store.read_text().splitlines() if store.exists() else []
     done: dict[tuple[str, str], dict[str, Any]] = {}
     for line in map(json.loads, lines):
         done[line["key"], line["core"]] = line["counts"]
     cpus: dict[str, Cpu] = {core: cpu_of(load_profile(name), at) for core, (name, at) in CORES.items()}
-    found: dict[str, Any] = {}
+    found = dict(kept)
     with store.open("a", encoding="utf-8") as stream:
         for each in chosen:
             counts = {}
             kernels = kernels_of(each.path)
             earlier = kept.get(each.key, {})
-            same = earlier["counts"] if earlier.get("kernels") == kernels else {}
+            if earlier.get("kernels") == kernels:
+                done |= {(each.key, core): counted for core, counted in earlier["counts"].items()}
             for core, cpu in cpus.items():
                 if each.key.endswith(" fp16") and "fp16" not in cpu.isa:
                     continue
-                if core not in same and (each.key, core) not in done:
+                if (each.key, core) not in done:
                     taken = run(each.path, list(each.inputs), cpu).counts
                     assert taken is not None
                     done[each.key, core] = _packed(taken)
                     line = {"key": each.key, "core": core, "counts": done[each.key, core]}
                     stream.write(json.dumps(line) + "\n")
                     stream.flush()
-                counts[core] = same[core] if core in same else done[each.key, core]
+                counts[core] = done[each.key, core]
             found[each.key] = {"kernels": kernels, "counts": counts}
             if found[each.key] == found.get(f"{each.key.rsplit(' ', 1)[0]} fp32") and not each.key.endswith(
                 " fp32"
@@ -172,7 +173,7 @@ def main() -> None:
     chosen = [suite(given.folder, half=not given.keep)]
     chosen += [networks(given.networks)] if given.networks else []
     wanted = (each for each in chain(*chosen) if each.key in kept or not given.keep)
-    found = kept | count(given.folder, wanted, kept)
+    found = count(given.folder, wanted, kept)
     if given.write:
         lines = [
             f"{json.dumps(key)}: {json.dumps(found[key], separators=(',', ':'))}" for key in sorted(found)

@@ -175,6 +175,7 @@ def _why(
     base = found[0]
     if chosen.precision == "fp32":
         best = min(before, key=lambda candidate: candidate.ms)
+        # What reads alike in the line of times isn't called faster.
         quicker = best.ms < base.ms and _ms(best.ms) != _ms(base.ms)
         enough = f"{PAYS:.0%} faster (best: {best.precision})" if quicker else "faster"
         parts.append(f"nothing smaller is predicted to be {enough}, so float32 stays as it is")
