@@ -12,12 +12,20 @@ from .op_profile import etdump_ops, litert_ops, open_for_profile
 
 def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
     """Record the ops of one file."""
+    return {"ops": recorded_ops(job)}
+
+
+def recorded_ops(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The ops of the job's file, in this process."""
     model = open_for_profile(job)
-    inputs = inputs_of(model, job)
-    path = Path(job["path"])
-    if job["runtime"] == "executorch":
-        return {"ops": etdump_ops(path, model, inputs)}
-    return {"ops": litert_ops(path, inputs, job["num_threads"])}
+    try:
+        inputs = inputs_of(model, job)
+        path = Path(job["path"])
+        if job["runtime"] == "executorch":
+            return etdump_ops(path, model, inputs)
+        return litert_ops(path, inputs, job["num_threads"])
+    finally:
+        model.close()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from calibration_models import MODELS, build, example
 
 from edgeopt import GateError, export, load_bundle, load_profile
 from edgeopt.calibration.files import SuiteFile, suite_files, suite_folder
-from edgeopt.calibration.measuring import Journal, measure_here, settle_here
+from edgeopt.calibration.measuring import Journal, measure_here, profile_here, settle_here
 from edgeopt.calibration.run import fields_of, observations, write_calibrated
 from edgeopt.calibration.suite import VERSION, suite
 from edgeopt.converters.kernels import file_kernels
@@ -82,7 +82,7 @@ def measure_all(folder: Path, threads: list[int], rounds: int, budget_s: float) 
         (files_of(folder), _journal(folder, "measured", threads)),
     ]
     steps = [(measure_here, side, turn) for turn in range(1, rounds + 1) for side in sides]
-    steps += [(settle_here, side, rounds) for side in sides]
+    steps += [(settle_here, side, rounds) for side in sides] + [(profile_here, sides[0], rounds)]
     for step, (files, journal), turns in steps:
         left = budget_s - (time.monotonic() - started)
         if left <= 0 or not step(files, threads, turns, journal, say, budget_s=left):

@@ -18,6 +18,7 @@ from ..runtimes.isolation import run_job
 from ..runtimes.scratch import ScratchFolder
 from ..wording import counted
 from .files import SuiteFile
+from .op_times import Op
 
 if TYPE_CHECKING:
     from ..android_harness.payload import Payload
@@ -31,8 +32,9 @@ _BATCH = 40
 # A latency is settled when its fastest round was seen twice, this near (relative); if not, the file is timed again.
 _SETTLED = 0.03
 AGAIN = 4
-# Those turns in the journal, behind any rounds.
+# Those turns in the journal, behind any rounds, and the one in which operators are timed.
 _AGAIN_FROM = 1000
+_OPS = 2000
 _FRESH_S = 6 * 3600.0  # an interrupted calibration older than this starts anew
 
 
@@ -45,6 +47,7 @@ class Latency:
     Attributes:
         spread: how far the slowest round lies above it (relative).
         doubt: how far the second fastest does: little where the fastest was seen twice.
+        ops: what its operators took in a run of their own, where there was one.
     """
 
     file: SuiteFile
@@ -52,6 +55,7 @@ class Latency:
     ms: float
     spread: float
     doubt: float
+    ops: tuple[Op, ...] = ()
 
 
 @dataclass
@@ -61,10 +65,12 @@ class Journal:
     Attributes:
         path: a line a time, JSON; the first names what is measured.
         problems: what was wrong with the conditions.
+        ops: (key, threads) → what the operators of a file took.
     """
 
     path: Path
     times: dict[tuple[str, int, int], float | None] = field(default_factory=dict)
+    ops: dict[tuple[str, int], tuple[Op, ...]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -98,6 +104,10 @@ class Journal:
         """Remember one time."""
         self._write({"key": key, "threads": threads, "round": turn, "ms": ms})
 
+    def add_ops(self, key: str, threads: int, ops: Sequence[Op] | None) -> None:
+        """Remember what the operators of a file took; None: that can't be told."""
+        self._write({"key": key, "threads": threads, "ops": ops})
+
     def add_problems(self, problems: Iterable[str]) -> None:
         """Remember what was wrong with the conditions."""
         for problem in problems:
@@ -111,11 +121,15 @@ class Journal:
     def _take(self, line: dict[str, Any]) -> None:
         if "problem" in line:
             self.problems = worst_of([*self.problems, line["problem"]])
+        elif "ops" in line:
+            self.ops[line["key"], line["threads"]] = tuple(tuple(op) for op in line["ops"] or ())
         else:
             self.times[line["key"], line["threads"], line["round"]] = line["ms"]
 
     def missing(self, files: Sequence[SuiteFile], threads: int, turn: int) -> list[SuiteFile]:
         """Those of ``files`` that this round still lacks; files that fail aren't tried again."""
+        if turn == _OPS:
+            return [file for file in files if (file.key, threads) not in self.ops]
         failed = {key for (key, _, _), ms in self.times.items() if ms is None}
         return [f for f in files if (f.key, threads, turn) not in self.times and f.key not in failed]
 
@@ -130,8 +144,11 @@ class Journal:
                 if values:
                     fastest, second = values[0], values[:2][-1]
                     found.append(
-                        Latency(file, count, fastest, values[-1] / fastest - 1, second / fastest - 1)
-                    )
+                        Latency(
+                            file, count, fastest, values[-1] / fastest - 1, second / fastest - 1,
+                            self.ops.get((file.key, count), ()),
+                        )
+                    )  # fmt: skip
         return found
 
 
@@ -195,6 +212,30 @@ def settle_here(
     return True
 
 
+def profile_here(
+    files: Sequence[SuiteFile],
+    threads: Sequence[int],
+    rounds: int,
+    journal: Journal,
+    say: Say,
+    *,
+    budget_s: float | None = None,
+) -> bool:
+    """Time the operators of every file that could be timed in these rounds, once; True when all is done.
+
+    Raises:
+        KeyboardInterrupt: stopped; what was taken is in the journal.
+    """
+    ends = time.monotonic() + (budget_s if budget_s is not None else float("inf"))
+    latencies = journal.latencies(files, threads, rounds)
+    timed = {count: [each.file for each in latencies if each.threads == count] for count in threads}
+
+    def told(what: str, _turn: int) -> None:
+        say(f"{what}, operators", len(journal.ops) / max(1, len(latencies)))
+
+    return _turn(timed, _OPS, journal, told, ends)
+
+
 def _turn(
     files: Mapping[int, Sequence[SuiteFile]],
     turn: int,
@@ -222,6 +263,7 @@ def _batch(batch: Sequence[SuiteFile], runtime: str, threads: int, turn: int, jo
         "runtime": runtime,
         "num_threads": threads,
         "seconds": _SECONDS,
+        "ops": turn == _OPS,
     }
     before, started = snapshot(), time.monotonic()
     with ScratchFolder("calibrate") as name:
@@ -238,12 +280,12 @@ def _batch(batch: Sequence[SuiteFile], runtime: str, threads: int, turn: int, jo
             times = folder / "times.jsonl"
             lines = [json.loads(x) for x in times.read_text().splitlines()] if times.is_file() else []
             for line in lines:
-                journal.add(line["key"], threads, turn, line.get("median_ms"))
+                _note(line["key"], threads, turn, line, journal)
     if died is not None:
         if len(lines) == len(batch):
             return
         # The file after the last one told killed the process: it is left out, the rest goes on.
-        journal.add(batch[len(lines)].key, threads, turn, None)
+        _note(batch[len(lines)].key, threads, turn, {}, journal)
         rest = journal.missing(batch, threads, turn)
         if rest:
             _batch(rest, runtime, threads, turn, journal)
@@ -251,6 +293,13 @@ def _batch(batch: Sequence[SuiteFile], runtime: str, threads: int, turn: int, jo
     if len(lines) < len(batch):
         raise KeyboardInterrupt
     journal.add_problems(judge(before, snapshot(), time.monotonic() - started).problems)
+
+
+def _note(key: str, threads: int, turn: int, taken: dict[str, Any], journal: Journal) -> None:
+    if turn == _OPS:
+        journal.add_ops(key, threads, taken.get("ops"))
+    else:
+        journal.add(key, threads, turn, taken.get("median_ms"))
 
 
 def measure_on(

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cost_model.calibrate import Fit, Observation, fit_device
+from ..cost_model.calibrate import Fit, fit_device
 from ..cost_model.constants import load_constants
+from ..cost_model.observed import Observation
 from ..device_profiles import load_profile
 from ..errors import EdgeoptError, InputError
 from .files import SuiteFile, suite_files, suite_folder
-from .measuring import Journal, Latency, Say, measure_here, measure_on, settle_here
+from .measuring import Journal, Latency, Say, measure_here, measure_on, profile_here, settle_here
+from .op_times import kernel_times
 
 if TYPE_CHECKING:
     from ..android_harness.payload import Payload
@@ -86,6 +88,7 @@ def calibrate(
     if target is None:
         measure_here(files, counts, rounds, journal, say)
         settle_here(files, counts, rounds, journal, say)
+        profile_here(files, counts, rounds, journal, say)
     else:
         measure_on(target, base, files, counts, rounds, journal, say, make_payload=make_payload)
     latencies = journal.latencies(files, counts, rounds if target is None else 1)
@@ -120,7 +123,13 @@ def observations(latencies: Sequence[Latency]) -> list[Observation]:
     kernels = {each.file.path: tuple(file_kernels(each.file.path)) for each in latencies}
     return [
         Observation(
-            each.file.carrier, each.file.runtime, each.threads, kernels[each.file.path], each.ms, each.doubt
+            each.file.carrier,
+            each.file.runtime,
+            each.threads,
+            kernels[each.file.path],
+            each.ms,
+            each.doubt,
+            kernel_times(kernels[each.file.path], each.ops) if each.ops else (),
         )
         for each in latencies
         if kernels[each.file.path]

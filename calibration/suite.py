@@ -43,7 +43,7 @@ from .networks import (
     turned_of,
 )
 
-VERSION = 8
+VERSION = 9
 
 Shape = tuple[int, ...]
 
@@ -302,4 +302,7 @@ def _deep() -> tuple[Carrier, ...]:
         Carrier("deep_14", lambda: convs_of(((144, 144, 3, 1),) * 12), _image(144, 14)),
         Carrier("deep_blocks", lambda: Deep(376, 14, 1000), _image(376, 7)),
         Carrier("deep_linear", lambda: linears_of((1100,) * 5), ((1, 1100),)),
+        # Steps of a recurrent layer, and layers of an encoder: many products with weights of their own.
+        Carrier("deep_steps", lambda: linears_of((136, 408) * 20), ((1, 136),)),
+        Carrier("deep_rows", lambda: linears_of((352, 1408) * 5), ((104, 352),)),
     )

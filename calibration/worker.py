@@ -1,7 +1,8 @@
 """The child that times a batch of the suite: ``python -m edgeopt.calibration.worker FOLDER``.
 
-One process for many files, so that the runtime is loaded once; each file is loaded, warmed up, timed and
-given back. Every time is written down at once: an interrupted batch keeps what it has.
+One process for many files, so that the runtime is loaded once; each file is loaded, warmed up, timed (or, where the
+job asks for ``ops``, its operators are) and given back. Every time is written down at once: an interrupted batch
+keeps what it has.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..android_harness.measure_worker import Bench, Stop, warm_up
+from ..android_harness.profile_worker import recorded_ops
 from ..errors import EdgeoptError
 from ..runtimes import preload
 from ..runtimes.worker import serve
@@ -32,7 +34,8 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         for file in job["files"]:
             if stop.asked:
                 break
-            stream.write(json.dumps({"key": file["key"], **_one(file["path"], job, stop)}) + "\n")
+            taken = _ops(file["path"], job) if job["ops"] else _one(file["path"], job, stop)
+            stream.write(json.dumps({"key": file["key"], **taken}) + "\n")
     return {"partial": stop.asked}
 
 
@@ -48,6 +51,16 @@ def _one(path: str, job: dict[str, Any], stop: Stop) -> dict[str, Any]:
     del bench
     gc.collect()
     return {"median_ms": float(np.median(times)), "runs": len(times)}
+
+
+def _ops(path: str, job: dict[str, Any]) -> dict[str, Any]:
+    try:
+        ops = recorded_ops({**job, "path": path, "inputs": None})
+    except EdgeoptError as error:
+        return {"error": str(error)}
+    gc.enable()
+    gc.collect()
+    return {"ops": [(op["name"], op["ms"], op["delegated"]) for op in ops]}
 
 
 if __name__ == "__main__":

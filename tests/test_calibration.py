@@ -22,9 +22,10 @@ from edgeopt.calibration.files import SuiteFile
 from edgeopt.calibration.measuring import Journal, measure_here, measure_on
 from edgeopt.cli import main
 from edgeopt.cost_model import Kernel, predict
-from edgeopt.cost_model.calibrate import Fit, Observation, fit_device, share_within
+from edgeopt.cost_model.calibrate import Fit, fit_device, share_within
 from edgeopt.cost_model.corrections import Corrections, operator_of
 from edgeopt.cost_model.machine import machine_of, stale_calibration
+from edgeopt.cost_model.observed import Observation
 from edgeopt.device_profiles import DeviceProfile, load_profile
 from edgeopt.errors import InputError
 

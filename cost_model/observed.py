@@ -1,0 +1,114 @@
+"""What was measured on a device, and its kernels as the formula sees them: what a calibration learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .analytic import GROUP_OF_CLASS, GROUPS, place_of
+from .constants import Constants, library_of, load_constants
+from .corrections import likeness, shape_of, traits_of
+from .kernels import Kernel
+from .pauses import PAUSE_MS, Pauses
+from .predict import kernel_terms
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One measured latency: of which network, by which runtime, with how many threads; ``noise`` relative.
+
+    ``kernel_ms``: what each kernel took in a run that timed the operators, NaN where that is unknown; empty
+    where there was no such run.
+    """
+
+    network: str
+    runtime: str
+    threads: int
+    kernels: tuple[Kernel, ...]
+    ms: float
+    noise: float = 0.0
+    kernel_ms: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All kernels of all observations as columns, with the parts of their time by the formula alone (ms).
+
+    ``measured`` is the logarithm of each observation's latency, ``kernel_ms`` what each kernel took where that
+    was measured (else NaN).
+    """
+
+    observations: tuple[Observation, ...]
+    kernels: tuple[Kernel, ...]
+    owner: np.ndarray
+    compute: np.ndarray
+    caches: np.ndarray
+    dram: np.ndarray
+    dispatch: np.ndarray
+    group: np.ndarray
+    int8: np.ndarray
+    pauses: Pauses
+    power: float
+    measured: np.ndarray
+    kernel_ms: np.ndarray
+
+    @classmethod
+    def of(cls, observations: Sequence[Observation], machine: Machine, constants: Constants | None) -> Parts:
+        learned = constants or load_constants()
+        overlap = "in_order" if place_of(machine, 1).in_order else "out_of_order"
+        columns: list[tuple[np.ndarray, ...]] = []
+        for index, each in enumerate(observations):
+            library = library_of(each.runtime, learned)
+            found, paths = kernel_terms(each.kernels, machine, library, each.threads, learned)
+            classes = likeness(
+                [traits_of(k) for k in each.kernels],
+                [shape_of(k) for k in each.kernels],
+                [("", "", 1)] * len(each.kernels),
+            ).codes[:, 0]
+            narrow = np.array([path in ("int8", "dot", "i8mm") for path in paths])
+            columns.append((
+                np.full(len(paths), index), found.compute, found.memory - found.dram, found.dram, found.dispatch,
+                GROUP_OF_CLASS[classes], narrow,
+            ))  # fmt: skip
+        owner, compute, caches, dram, dispatch, group, int8 = (
+            np.concatenate(c) for c in zip(*columns, strict=True)
+        )
+        return cls(
+            observations=tuple(observations),
+            kernels=tuple(kernel for each in observations for kernel in each.kernels),
+            owner=owner, compute=compute, caches=caches, dram=dram, dispatch=dispatch, group=group, int8=int8,
+            pauses=Pauses.of([(each.kernels, each.threads) for each in observations]),
+            power=1 + float(np.exp(learned.shared[f"overlap_{overlap}"])),
+            measured=np.log(np.array([each.ms for each in observations])),
+            kernel_ms=np.concatenate([each.kernel_ms or [np.nan] * len(each.kernels) for each in observations]),
+        )  # fmt: skip
+
+    def totals(self, factors: dict[str, float]) -> np.ndarray:
+        """Time of each kernel under ``factors``, as the formula has it."""
+        groups = np.array([factors.get(f"group_{name}", 0.0) for name in GROUPS])
+        scale = factors.get("compute", 0.0) + groups[self.group] + factors.get("int8", 0.0) * self.int8
+        compute = self.compute * np.exp(scale)
+        memory = (self.caches + self.dram * np.exp(factors.get("dram", 0.0))) * np.exp(
+            factors.get("memory", 0.0)
+        )
+        both = (compute**self.power + memory**self.power) ** (1 / self.power)
+        return both + self.dispatch * np.exp(factors.get("overhead", 0.0))
+
+    def sums(self, totals: np.ndarray) -> np.ndarray:
+        """Of each observation."""
+        return np.bincount(self.owner, totals, len(self.observations))
+
+    def waking(self, totals: np.ndarray, pause: float = 0.0) -> np.ndarray:
+        """What waking threads costs each observation, by its kernels' times; ``pause`` is its factor's logarithm."""
+        each = PAUSE_MS * np.exp(pause) * self.pauses.sleeping(totals)
+        return np.bincount(self.owner[self.pauses.before], each, len(self.observations))
+
+    def calls(self, calls: dict[tuple[str, int], float]) -> np.ndarray:
+        """What the call of each observation costs."""
+        return np.array([calls.get((each.runtime, each.threads), 0.0) for each in self.observations])
