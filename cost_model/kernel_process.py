@@ -100,7 +100,8 @@ class _Problem:
 
     parts: Parts
     column: np.ndarray
-    formula: np.ndarray
+    running: np.ndarray
+    starting: np.ndarray
     call: np.ndarray
     times: KernelTimes
 
@@ -123,10 +124,10 @@ class _Problem:
         """The derivative of what is predicted by ``latent``, a sparse matrix."""
         from scipy.sparse import csr_matrix
 
-        each, waking, total = self._totals(latent)
+        running, waking, total = self._totals(latent)
         steep, networks, owner = slope(latent), np.arange(len(total)), self.parts.owner
         entries = (
-            (owner, self.column, each / total[owner] * steep[self.column]),
+            (owner, self.column, running / total[owner] * steep[self.column]),
             (networks, np.full(len(total), len(latent) - 1), waking / total * steep[-1]),
             (
                 len(total) + np.arange(len(self.times.rows)), self.times.rows, steep[self.times.rows],
@@ -136,11 +137,12 @@ class _Problem:
         return csr_matrix((value, (row, column)), shape=(len(total) + len(self.times.rows), len(latent)))
 
     def _totals(self, latent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(each kernel's time, what waking threads costs, and all) under ``latent``."""
+        """(what each kernel runs, what waking threads costs, and all of each network) under ``latent``."""
         corrections = bounded(latent)
-        each = self.formula * np.exp(corrections[self.column])
+        running = self.running * np.exp(corrections[self.column])
+        each = running + self.starting
         waking = self.parts.waking(each, float(corrections[-1]))
-        return each, waking, self.parts.sums(each) + waking + self.call
+        return running, waking, self.parts.sums(each) + waking + self.call
 
 
 @dataclass(frozen=True)
@@ -168,13 +170,9 @@ class KernelProcess:
         # Behind the kernels stands what waking threads costs, beside its usual price.
         prior = np.pad(covariance(like, like), (0, 1))
         prior[-1, -1] = _PAUSE_PRIOR**2
-        problem = _Problem(
-            parts,
-            column,
-            parts.totals(factors),
-            parts.calls(calls),
-            KernelTimes.of(parts, column, calls, parts.totals(factors)),
-        )
+        running = parts.running(factors)
+        times = KernelTimes.of(parts, column, calls, running)
+        problem = _Problem(parts, column, running, parts.starting(factors), parts.calls(calls), times)
         weights = latent = np.zeros(len(prior))
         left, cost = problem.misfit(weights, latent)
         for _ in range(_STEPS):

@@ -91,14 +91,23 @@ class Parts:
 
     def totals(self, factors: dict[str, float]) -> np.ndarray:
         """Time of each kernel under ``factors``, as the formula has it."""
+        return self.running(factors) + self.starting(factors)
+
+    def starting(self, factors: dict[str, float]) -> np.ndarray:
+        """What of it is needed before a kernel runs."""
+        started: np.ndarray = self.dispatch * np.exp(factors.get("overhead", 0.0))
+        return started
+
+    def running(self, factors: dict[str, float]) -> np.ndarray:
+        """The rest of it."""
         groups = np.array([factors.get(f"group_{name}", 0.0) for name in GROUPS])
         scale = factors.get("compute", 0.0) + groups[self.group] + factors.get("int8", 0.0) * self.int8
         compute = self.compute * np.exp(scale)
         memory = (self.caches + self.dram * np.exp(factors.get("dram", 0.0))) * np.exp(
             factors.get("memory", 0.0)
         )
-        both = (compute**self.power + memory**self.power) ** (1 / self.power)
-        return both + self.dispatch * np.exp(factors.get("overhead", 0.0))
+        both: np.ndarray = (compute**self.power + memory**self.power) ** (1 / self.power)
+        return both
 
     def sums(self, totals: np.ndarray) -> np.ndarray:
         """Of each observation."""

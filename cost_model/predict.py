@@ -140,7 +140,10 @@ def predict(
 
 
 def _scaled(parts: Terms, factors: np.ndarray) -> Terms:
-    return Terms(*(getattr(parts, name) * factors for name in _PARTS))
+    """What starting a kernel takes is no kernel's own: corrections leave it alone."""
+    scaled = {name: getattr(parts, name) * factors for name in ("compute", "memory", "dram")}
+    running = parts.total - parts.dispatch
+    return Terms(**scaled, dispatch=parts.dispatch, total=running * factors + parts.dispatch)
 
 
 def _with_pauses(parts: Terms, pauses: Pauses, pause_ms: float) -> Terms:
