@@ -41,6 +41,11 @@ class Calibrated:
     warnings: tuple[str, ...]
 
     @property
+    def profiled(self) -> int:
+        """Of how many latencies the operators were timed, too."""
+        return sum(bool(each.ops) for each in self.latencies)
+
+    @property
     def spread(self) -> float:
         """How far the rounds of a file lie apart, the median over all (relative)."""
         return float(np.median([each.spread for each in self.latencies]))
@@ -112,6 +117,11 @@ def calibrate(
     if lost:
         warnings.append(
             f"{lost} of {len(files) * len(counts)} latencies could not be taken; the rest is used"
+        )
+    untold = sum(not each.ops for each in latencies)
+    if untold and target is None:
+        warnings.append(
+            f"the operators of {untold} of {len(latencies)} latencies could not be timed; their sums are used alone"
         )
     return Calibrated(output, profile, fit, tuple(latencies), tuple(warnings))
 

@@ -118,6 +118,7 @@ def _payload(done: Calibrated) -> dict[str, Any]:
         "profile": done.profile.name,
         "path": str(done.path),
         "measurements": len(done.latencies),
+        "profiled": done.profiled,
         "spread": done.spread,
         "band": list(fit.band),
         "factors": fit.factors,
@@ -135,7 +136,8 @@ def _draw(out: Console, done: Calibrated) -> None:
     found = _payload(done)
     out.print(f"wrote {done.path}", markup=False, soft_wrap=True)
     out.print(
-        f"{found['measurements']} latencies; rounds of a file lie {found['spread']:.1%} apart (median)",
+        f"{found['measurements']} latencies, {found['profiled']} with their operators; rounds of a file lie "
+        f"{found['spread']:.1%} apart (median)",
         markup=False,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
