@@ -169,7 +169,7 @@ def measure_here(
     Raises:
         KeyboardInterrupt: stopped; what was taken is in the journal.
     """
-    ends = time.monotonic() + (budget_s if budget_s is not None else float("inf"))
+    ends = _deadline(budget_s)
     total = len(files) * len(threads) * rounds
 
     def told(what: str, turn: int) -> None:
@@ -195,7 +195,7 @@ def settle_here(
     Raises:
         KeyboardInterrupt: stopped; what was taken is in the journal.
     """
-    ends = time.monotonic() + (budget_s if budget_s is not None else float("inf"))
+    ends = _deadline(budget_s)
     for more in range(AGAIN if rounds > 1 else 0):
         latencies = journal.latencies(files, threads, rounds)
         open_ = {
@@ -226,7 +226,7 @@ def profile_here(
     Raises:
         KeyboardInterrupt: stopped; what was taken is in the journal.
     """
-    ends = time.monotonic() + (budget_s if budget_s is not None else float("inf"))
+    ends = _deadline(budget_s)
     latencies = journal.latencies(files, threads, rounds)
     timed = {count: [each.file for each in latencies if each.threads == count] for count in threads}
 
@@ -234,6 +234,10 @@ def profile_here(
         say(f"{what}, operators", len(journal.ops) / max(1, len(latencies)))
 
     return _turn(timed, _OPS, journal, told, ends)
+
+
+def _deadline(budget_s: float | None) -> float:
+    return time.monotonic() + (budget_s if budget_s is not None else float("inf"))
 
 
 def _turn(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -61,5 +60,4 @@ def kernel_times(kernels: Sequence[Kernel], ops: Sequence[Op]) -> tuple[float, .
 
 
 def _family(name: str) -> str:
-    plain = re.sub(r" #\d+$", "", name)
-    return next((family for start, family in _RUN.items() if plain.startswith(start)), plain)
+    return next((family for start, family in _RUN.items() if name.startswith(start)), name)

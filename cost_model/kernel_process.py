@@ -37,7 +37,7 @@ class KernelTimes:
 
     Attributes:
         rows: which ones.
-        logs: logarithm of their time over what the formula says.
+        logs: logarithm of their time over what the formula says, without the start.
         noise: variance of that.
         networks: those that each was seen in.
     """
@@ -49,7 +49,7 @@ class KernelTimes:
 
     @classmethod
     def of(
-        cls, parts: Parts, column: np.ndarray, calls: dict[tuple[str, int], float], formula: np.ndarray
+        cls, parts: Parts, column: np.ndarray, calls: dict[tuple[str, int], float], running: np.ndarray
     ) -> KernelTimes:
         """From the observations' kernel times, the mean of each kernel's; ``column`` is the row of each."""
         known = parts.kernel_ms * _slowed(parts, calls)[parts.owner]
@@ -57,7 +57,7 @@ class KernelTimes:
             told = np.flatnonzero(known > _LEAST_KERNEL_MS)
         rows, where = np.unique(column[told], return_inverse=True)
         seen = np.bincount(where)
-        logs = np.bincount(where, np.log(known[told] / formula[told])) / seen
+        logs = np.bincount(where, np.log(known[told] / running[told])) / seen
         ms = np.bincount(where, known[told]) / seen
         networks: list[set[str]] = [set() for _ in rows]
         for index, owner in zip(where, parts.owner[told], strict=True):
