@@ -43,7 +43,7 @@ from .networks import (
     turned_of,
 )
 
-VERSION = 9
+VERSION = 10
 
 Shape = tuple[int, ...]
 

@@ -24,7 +24,6 @@ from .packed_weights import pack_embeddings, pack_linear
 from .rewrites import rewrite_program
 
 Progress = Callable[[str], None]
-_CYCLE = "found dependency cycles"
 
 
 def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Finding]:
@@ -42,13 +41,7 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
     program, notes = _rewritten(model)
     dynamic = bool(model.capture.dynamic_shapes)
     try:
-        try:
-            content = _lower(program, [XnnpackPartitioner()], dynamic, progress)
-        except AssertionError as error:
-            if model.kind != "format" or _CYCLE not in str(error):
-                raise
-            program, notes = _rewritten(model, share_conversions=False)
-            content = _lower(program, [XnnpackPartitioner()], dynamic, progress)
+        content = _lower(program, [XnnpackPartitioner()], dynamic, progress)
     except Exception as error:
         if model.kind != "dense":
             raise
@@ -66,10 +59,8 @@ def convert(model: OptimizedModel, path: Path, progress: Progress) -> list[Findi
     return notes
 
 
-def _rewritten(
-    model: OptimizedModel, *, share_conversions: bool = True
-) -> tuple[ExportedProgram, list[Finding]]:
-    program, notes = rewrite_program(_program(model, share_conversions), "pte")
+def _rewritten(model: OptimizedModel) -> tuple[ExportedProgram, list[Finding]]:
+    program, notes = rewrite_program(_program(model), "pte")
     program = linear_from_products(program, parameters_only=False)
     if model.kind in ("format", "pt2e"):
         program, _ = rewrite_program(program, "pte int8")
@@ -97,7 +88,7 @@ def _memory_config(program: ExportedProgram) -> Any:
     return ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(names)]) if names else None
 
 
-def _program(model: OptimizedModel, share_conversions: bool) -> ExportedProgram:
+def _program(model: OptimizedModel) -> ExportedProgram:
     if model.kind == "half":
         return cast_to_half(model.capture)
     if model.precision == "int4-dynamic":
@@ -106,36 +97,23 @@ def _program(model: OptimizedModel, share_conversions: bool) -> ExportedProgram:
         pack_embeddings(graph)
         return recapture(model.capture, graph)
     if model.kind == "format":
-        return _quantized(
-            model.capture,
-            prepare_dynamic(model.capture),
-            share_conversions=share_conversions,
-        )
+        return _quantized(model.capture, prepare_dynamic(model.capture))
     if model.prepared is not None:
         return _quantized(model.capture, copy.deepcopy(model.prepared))
     return model.capture.program
 
 
-def _quantized(
-    capture: Capture,
-    prepared: torch.fx.GraphModule,
-    *,
-    share_conversions: bool = True,
-) -> ExportedProgram:
+def _quantized(capture: Capture, prepared: torch.fx.GraphModule) -> ExportedProgram:
     """The program that a prepared graph computes in int8, tables of embeddings too.
 
-    Args:
-        share_conversions: what several layers read is quantised at run time once, which is faster; ExecuTorch's
-            partitioner can put layers into one part then that others come between.
+    Each layer quantises what it reads at run time itself, though others read the same: XNNPACK has fast kernels only
+    for the single reader of a conversion (and packs a linear layer's input in the same pass), and ExecuTorch's
+    partitioner may put layers that share one into one part that others come between.
     """
+    from executorch.backends.transforms.duplicate_dynamic_quant_chain import DuplicateDynamicQuantChainPass
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     quantized = convert_pt2e(prepared, fold_quantize=True)
-    if not share_conversions:
-        from executorch.backends.transforms.duplicate_dynamic_quant_chain import (
-            DuplicateDynamicQuantChainPass,
-        )
-
-        quantized = DuplicateDynamicQuantChainPass()(quantized).graph_module
+    quantized = DuplicateDynamicQuantChainPass()(quantized).graph_module
     pack_embeddings(quantized)
     return recapture(capture, quantized)
