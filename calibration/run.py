@@ -152,6 +152,7 @@ def fields_of(fit: Fit) -> dict[str, Any]:
         "constants": load_constants().fingerprint,
         "factors": fit.factors,
         "call_ms": fit.call_ms,
+        "start_ms": fit.start_ms,
         "settings": list(fit.settings),
         "band": [round(value, 4) for value in fit.band],
         "within_10": round(fit.within(0.1), 4),

@@ -10,7 +10,8 @@ For each kernel (all logarithms natural, all times in ms):
 work is overhead, likewise for output channels and positions (Amdahl's argument for tiles). ``bytes`` are those
 of the tensors times what the algorithm makes of them (the weights of Winograd's 3×3 are several times as large,
 an unrolled convolution reads its input more than once). A byte costs cycles at the second level, more cycles at
-the third, nanoseconds from memory; what doesn't fit a level comes from the next, in proportion. All
+the third, nanoseconds from memory; what doesn't fit a level comes from the next, in proportion. Activations were
+just written; before a kernel's weights are read again, the whole network has gone through the caches. All
 coefficients are positive, so that more work, more bytes, a slower clock, a narrower unit or a smaller cache
 can never make an estimate faster.
 """
@@ -182,10 +183,12 @@ def paths_of(place: Place, precision: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a kernel costs, ms: the parts and the whole; ``dram`` is the part of ``memory`` that comes from memory."""
+    """What a kernel costs, ms: the parts and the whole; ``llc`` and ``dram`` are the parts of ``memory`` that come from
+    the last-level cache and from memory."""
 
     compute: Any
     memory: Any
+    llc: Any
     dram: Any
     dispatch: Any
     total: Any
@@ -203,8 +206,8 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
             convolution), ``wake_us``, ``parallel`` and ``parallel_memory`` (what each thread more takes of the speed
             of compute and of the caches, which cores share); and ``static``
             (0 to 1: how far work is shared out before it starts); and what is known of the device:
-            ``compute``, ``memory``, ``overhead``, and of a calibrated one ``dram``, on top of ``memory``, for what
-            comes from memory.
+            ``compute``, ``memory``, ``overhead``, and of a calibrated one ``past_l2`` and ``dram``, on top of
+            ``memory``, for what comes from the last-level cache and from memory.
         exp: numpy's or torch's.
     """
     c = constants
@@ -222,22 +225,25 @@ def terms(work: Any, place: Any, constants: Mapping[str, Any], exp: Any) -> Term
     activations = work.activations * exp(c["traffic_activations"])
     weights = work.weights * exp(c["traffic_weights"])
     moved = activations + weights
-    past_l2 = moved * _spilled(moved, place.l2_bytes)
+    past_l2 = activations * _spilled(moved, place.l2_bytes) + weights * _spilled(
+        work.footprint, place.l2_bytes
+    )
     past_llc = activations * _spilled(activations, place.llc_bytes) + weights * _spilled(
         work.footprint, place.llc_bytes
     )
-    inner = moved * exp(c["l2_cycles"]) + past_l2 * exp(c["llc_cycles"])
+    cycle_ms = exp(c["memory"]) / (place.ghz * 1e6) / cache_speed
+    llc = past_l2 * exp(c["llc_cycles"] + c.get("past_l2", 0.0)) * cycle_ms
     nanoseconds = past_llc * (
         exp(c["dram_core"]) / place.stream_gb_s + exp(c["dram_chip"]) / place.bandwidth_gb_s
     )
     dram = nanoseconds * 1e-6 * exp(c["memory"] + c.get("dram", 0.0))
-    memory = inner / (place.ghz * 1e6) / cache_speed * exp(c["memory"]) + dram
+    memory = moved * exp(c["l2_cycles"]) * cycle_ms + llc + dram
     dispatch = exp(c["dispatch_cycles"]) * (1 + exp(c["split"]) * work.splits) / (place.ghz * 1e6)
     waking = exp(c["wake_us"]) * 1e-3 * (place.threads - 1) / place.ghz
     overhead = (dispatch + waking) * exp(c["overhead"])
     power = 1 + exp(c["overlap"])
     total = (compute**power + memory**power) ** (1 / power) + overhead
-    return Terms(compute, memory, dram, overhead, total)
+    return Terms(compute, memory, llc, dram, overhead, total)
 
 
 def _spilled(size: Any, capacity: Any) -> Any:

@@ -19,7 +19,7 @@ from .constants import Constants
 from .kernel_process import KernelProcess
 from .kernels import check_kernels
 from .machine import machine_of
-from .observed import Observation, Parts
+from .observed import Observation, Parts, starts_of
 
 if TYPE_CHECKING:
     from ..device_profiles import DeviceProfile
@@ -30,7 +30,7 @@ SHORT_MS = 0.05
 # What others leave of the last-level cache (natural logarithms of a share), and how sure one is that it's all.
 _LLC, _LLC_PRIOR = (0.0, -0.35, -0.7, -1.05, -1.4), 0.7
 # Factors that are learned → standard deviation of the logarithm before anything is measured.
-_PRIORS = {"compute": 1.5, "memory": 0.7, "dram": 0.7, "overhead": 1.5, "int8": 1.0} | {
+_PRIORS = {"compute": 1.5, "memory": 0.7, "past_l2": 1.5, "dram": 0.7, "overhead": 1.5, "int8": 1.0} | {
     f"group_{name}": 0.4 for name in GROUPS
 }
 _CALL_MS, _CALL_PRIOR = 0.01, 1.0
@@ -49,6 +49,7 @@ class Fit:
 
     factors: dict[str, float]
     call_ms: dict[str, float]
+    start_ms: dict[str, float]
     settings: tuple[str, ...]
     anchors: tuple[dict[str, Any], ...]
     errors: np.ndarray
@@ -112,6 +113,7 @@ def fit_device(
     return Fit(
         factors={name: round(value, 5) for name, value in (factors | {"pause": process.pause}).items()},
         call_ms={f"{runtime} {threads}": float(f"{ms:.4g}") for (runtime, threads), ms in calls.items()},
+        start_ms={runtime: float(f"{ms:.4g}") for runtime, ms in starts_of(observations).items()},
         settings=settings,
         anchors=anchors,
         errors=process.left_out(),

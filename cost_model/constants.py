@@ -105,7 +105,7 @@ class Constants:
 def device_factors(
     constants: Constants, machine: Machine, core: str, *, path: str
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """What is known of core, chip and device for one path: (factor of each class, memory, dram and overhead)."""
+    """What is known of core, chip and device for one path: (factor of each class, what it has for memory and overhead)."""
     total = dict.fromkeys(COMPONENTS, 0.0)
     chip = constants.chip_factors(machine.chip)
     for source in (constants.core_factors(core), chip[1] if chip else {}, machine.factors):
@@ -121,6 +121,7 @@ def device_factors(
     rest = {
         "memory": total["memory"],
         # Published latencies don't tell memory from caches; a calibration with large networks does.
+        "past_l2": machine.factors.get("past_l2", 0.0),
         "dram": machine.factors.get("dram", 0.0),
         "overhead": total["overhead"],
     }

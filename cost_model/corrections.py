@@ -187,6 +187,7 @@ class Corrections:
     anchors: Likeness
     weights: np.ndarray
     call_ms: dict[tuple[str, int], float]
+    start_ms: dict[str, float]
     threads: tuple[int, ...]
     runtimes: frozenset[str]
     band: tuple[float, float]
@@ -221,6 +222,7 @@ class Corrections:
             anchors=likeness(traits, shapes, where),
             weights=np.array(weights),
             call_ms=calls,
+            start_ms=calibration.start_ms,
             threads=calibration.threads,
             runtimes=frozenset(calibration.runtimes),
             band=calibration.band,
@@ -250,6 +252,10 @@ class Corrections:
         if not measured:
             return 0.0
         return self.call_ms[name, min(measured, key=lambda count: abs(count - threads))]
+
+    def start(self, runtime: str) -> float | None:
+        """What starting a kernel takes, ms; None where operators weren't timed."""
+        return self.start_ms.get(_SAME_KERNELS.get(runtime, runtime))
 
 
 def _setting(text: str) -> tuple[str, str, int]:

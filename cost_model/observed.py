@@ -18,6 +18,11 @@ from .predict import kernel_terms
 if TYPE_CHECKING:
     from .machine import Machine
 
+# Operators and latency are of different runs: how far these differ (relative), and what a timer can't tell.
+_RUNS_DIFFER, _TIMER_MS = 0.04, 5e-4
+# Files whose operators were timed, to tell what starting one takes.
+_LEAST_TIMED = 20
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -40,8 +45,8 @@ class Observation:
 class Parts:
     """All kernels of all observations as columns, with the parts of their time by the formula alone (ms).
 
-    ``measured`` is the logarithm of each observation's latency, ``kernel_ms`` what each kernel took where that
-    was measured (else NaN).
+    ``measured`` is the logarithm of each observation's latency, ``kernel_ms`` what each kernel took and ``starts``
+    what its runtime needs to start one, where these were measured (else NaN).
     """
 
     observations: tuple[Observation, ...]
@@ -49,6 +54,7 @@ class Parts:
     owner: np.ndarray
     compute: np.ndarray
     caches: np.ndarray
+    llc: np.ndarray
     dram: np.ndarray
     dispatch: np.ndarray
     group: np.ndarray
@@ -57,10 +63,12 @@ class Parts:
     power: float
     measured: np.ndarray
     kernel_ms: np.ndarray
+    starts: np.ndarray
 
     @classmethod
     def of(cls, observations: Sequence[Observation], machine: Machine, constants: Constants | None) -> Parts:
         learned = constants or load_constants()
+        starts = starts_of(observations)
         overlap = "in_order" if place_of(machine, 1).in_order else "out_of_order"
         columns: list[tuple[np.ndarray, ...]] = []
         for index, each in enumerate(observations):
@@ -73,20 +81,21 @@ class Parts:
             ).codes[:, 0]
             narrow = np.array([path in ("int8", "dot", "i8mm") for path in paths])
             columns.append((
-                np.full(len(paths), index), found.compute, found.memory - found.dram, found.dram, found.dispatch,
-                GROUP_OF_CLASS[classes], narrow,
+                np.full(len(paths), index), found.compute, found.memory - found.llc - found.dram, found.llc, found.dram,
+                found.dispatch, GROUP_OF_CLASS[classes], narrow, np.full(len(paths), starts.get(each.runtime, np.nan)),
             ))  # fmt: skip
-        owner, compute, caches, dram, dispatch, group, int8 = (
+        owner, compute, caches, llc, dram, dispatch, group, int8, measured_starts = (
             np.concatenate(c) for c in zip(*columns, strict=True)
         )
         return cls(
             observations=tuple(observations),
             kernels=tuple(kernel for each in observations for kernel in each.kernels),
-            owner=owner, compute=compute, caches=caches, dram=dram, dispatch=dispatch, group=group, int8=int8,
+            owner=owner, compute=compute, caches=caches, llc=llc, dram=dram, dispatch=dispatch, group=group, int8=int8,
             pauses=Pauses.of([(each.kernels, each.threads) for each in observations]),
             power=1 + float(np.exp(learned.shared[f"overlap_{overlap}"])),
             measured=np.log(np.array([each.ms for each in observations])),
             kernel_ms=np.concatenate([each.kernel_ms or [np.nan] * len(each.kernels) for each in observations]),
+            starts=measured_starts,
         )  # fmt: skip
 
     def totals(self, factors: dict[str, float]) -> np.ndarray:
@@ -95,17 +104,18 @@ class Parts:
 
     def starting(self, factors: dict[str, float]) -> np.ndarray:
         """What of it is needed before a kernel runs."""
-        started: np.ndarray = self.dispatch * np.exp(factors.get("overhead", 0.0))
-        return started
+        by_formula = self.dispatch * np.exp(factors.get("overhead", 0.0))
+        return np.where(np.isnan(self.starts), by_formula, self.starts)
 
     def running(self, factors: dict[str, float]) -> np.ndarray:
         """The rest of it."""
         groups = np.array([factors.get(f"group_{name}", 0.0) for name in GROUPS])
         scale = factors.get("compute", 0.0) + groups[self.group] + factors.get("int8", 0.0) * self.int8
         compute = self.compute * np.exp(scale)
-        memory = (self.caches + self.dram * np.exp(factors.get("dram", 0.0))) * np.exp(
-            factors.get("memory", 0.0)
+        past_l2 = self.llc * np.exp(factors.get("past_l2", 0.0)) + self.dram * np.exp(
+            factors.get("dram", 0.0)
         )
+        memory = (self.caches + past_l2) * np.exp(factors.get("memory", 0.0))
         both: np.ndarray = (compute**self.power + memory**self.power) ** (1 / self.power)
         return both
 
@@ -121,3 +131,35 @@ class Parts:
     def calls(self, calls: dict[tuple[str, int], float]) -> np.ndarray:
         """What the call of each observation costs."""
         return np.array([calls.get((each.runtime, each.threads), 0.0) for each in self.observations])
+
+
+def starts_of(observations: Sequence[Observation]) -> dict[str, float]:
+    """Runtime → what it takes to start a kernel (ms), where operators were timed: what these leave of a latency rises
+    with their number. Of one thread: with more, operators' times hold the threads' waiting for each other.
+    """
+    from scipy.optimize import least_squares
+
+    found = {}
+    for runtime in sorted({each.runtime for each in observations}):
+        rows = [
+            (len(each.kernels), each.ms - sum(each.kernel_ms), each.ms)
+            for each in observations
+            if each.runtime == runtime and each.threads == 1 and np.isfinite(each.kernel_ms or np.nan).all()
+        ]
+        if len(rows) < _LEAST_TIMED:
+            continue
+        count, left, ms = np.array(rows).T
+        sure = np.hypot(_RUNS_DIFFER * ms, _TIMER_MS)
+
+        def misfit(
+            call_and_start: np.ndarray,
+            count: np.ndarray = count,
+            left: np.ndarray = left,
+            sure: np.ndarray = sure,
+        ) -> np.ndarray:
+            call, start = call_and_start
+            return (call + start * count - left) / sure
+
+        best = least_squares(misfit, (2e-3, 1e-4), bounds=(0.0, 1.0), loss="soft_l1")
+        found[runtime] = float(best.x[1])
+    return found

@@ -18,7 +18,7 @@ from .pauses import PAUSE_MS, Pauses
 if TYPE_CHECKING:
     from ..device_profiles import DeviceProfile
 
-_PARTS = ("compute", "memory", "dram", "dispatch", "total")
+_PARTS = ("compute", "memory", "llc", "dram", "dispatch", "total")
 _RUNTIME = ("dispatch_cycles", "split", "wake_us", "parallel", "parallel_memory", "static")
 _SHARED = ("l2_cycles", "llc_cycles", "dram_core", "dram_chip")
 
@@ -107,7 +107,11 @@ def predict(
     parts, paths = kernel_terms(wanted, machine, library, num_threads, learned)
     call_ms, pause = 0.0, PAUSE_MS * math.exp(machine.factors.get("pause", 0.0))
     if machine.corrections is not None and machine.corrections.covers(runtime):
-        parts = _scaled(parts, machine.corrections.factors(wanted, runtime, num_threads))
+        parts = _scaled(
+            parts,
+            machine.corrections.factors(wanted, runtime, num_threads),
+            machine.corrections.start(runtime),
+        )
         call_ms = machine.corrections.call(runtime, num_threads)
     parts = _with_pauses(parts, Pauses.of([(wanted, num_threads)]), pause)
     estimates = tuple(
@@ -139,11 +143,12 @@ def predict(
     )
 
 
-def _scaled(parts: Terms, factors: np.ndarray) -> Terms:
-    """What starting a kernel takes is no kernel's own: corrections leave it alone."""
-    scaled = {name: getattr(parts, name) * factors for name in ("compute", "memory", "dram")}
+def _scaled(parts: Terms, factors: np.ndarray, start_ms: float | None) -> Terms:
+    """What starting a kernel takes is no kernel's own: corrections leave it alone, and where it was measured that is it."""
+    scaled = {name: getattr(parts, name) * factors for name in ("compute", "memory", "llc", "dram")}
     running = parts.total - parts.dispatch
-    return Terms(**scaled, dispatch=parts.dispatch, total=running * factors + parts.dispatch)
+    dispatch = parts.dispatch if start_ms is None else np.full(len(running), start_ms)
+    return Terms(**scaled, dispatch=dispatch, total=running * factors + dispatch)
 
 
 def _with_pauses(parts: Terms, pauses: Pauses, pause_ms: float) -> Terms:
@@ -208,7 +213,7 @@ def _on_path(
     }
     found = terms(columns, _At(place, place.peaks[path]), named, np.exp)
     dispatch = np.broadcast_to(found.dispatch, len(columns))
-    return Terms(found.compute, found.memory, found.dram, dispatch, found.total)
+    return Terms(found.compute, found.memory, found.llc, found.dram, dispatch, found.total)
 
 
 def _bound(parts: Terms, index: int) -> str:

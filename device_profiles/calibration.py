@@ -47,6 +47,7 @@ class Calibration(BaseModel):
         threads: the numbers of threads that were measured.
         factors: component → natural logarithm of a factor on time (cost model).
         call_ms: "runtime threads" → what an inference costs beside its kernels.
+        start_ms: runtime → what starting a kernel takes, where operators were timed.
         settings: "runtime arithmetic threads" of the anchors' weights.
         anchors: the measured kernels.
         band: 10th and 90th percentile of measured over predicted, for networks left out of the fit.
@@ -66,6 +67,7 @@ class Calibration(BaseModel):
     threads: Annotated[tuple[Count, ...], Field(min_length=1)]
     factors: dict[Text, LogFactor]
     call_ms: dict[Text, Milliseconds]
+    start_ms: dict[Text, Milliseconds] = Field(default_factory=dict)
     settings: tuple[Text, ...]
     anchors: tuple[Anchor, ...]
     band: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1, le=100)]]
