@@ -17,7 +17,7 @@ from edgeopt.calibration.op_times import kernel_times
 from edgeopt.calibration.run import fields_of, observations, write_calibrated
 from edgeopt.cost_model import Kernel, predict
 from edgeopt.cost_model.calibrate import fit_device
-from edgeopt.cost_model.observed import Observation
+from edgeopt.cost_model.observed import Observation, starts_of
 from edgeopt.device_profiles import load_profile
 from edgeopt.errors import InputError
 
@@ -152,3 +152,38 @@ def test_kernels_of_real_files_get_their_operators_times(runnable: Path, tmp_pat
     for each in found:
         told = np.array(each.kernel_ms)
         assert np.isfinite(told).any() and np.nansum(told) < 3 * each.ms + 0.1
+
+
+def _one_call(count: int, ms: float | None = None) -> Observation:
+    """Clamps of 4 µs each in a runtime that needs 30 µs a call and half a microsecond to start a kernel."""
+    times = (0.004,) * count
+    taken = 0.03 + sum(times) + 0.0005 * count
+    return Observation(f"c{count}", "litert", 1, (plain("clamp", 6400),) * count, ms or taken, 0.01, times)
+
+
+def test_what_operators_leave_of_a_latency_tells_what_starting_one_takes() -> None:
+    told = [_one_call(count) for count in range(5, 105, 4)]
+    assert starts_of(told)["litert"] == pytest.approx(0.0005, rel=0.05)
+    # One that another process was in the way of changes little.
+    assert starts_of([*told[:-1], _one_call(101, ms=3.0)])["litert"] == pytest.approx(0.0005, rel=0.1)
+    assert starts_of(told[:5]) == {} == starts_of([replace(each, kernel_ms=()) for each in told])
+
+
+def test_a_calibration_says_what_starting_a_kernel_takes_and_estimates_use_it(tmp_path: Path) -> None:
+    base = load_profile("pixel7")
+    table = {
+        "date": "2026-01-02T03:04:05+00:00", "device": "none", "conditions": "made up",
+        "runtimes": {"litert": "2.3.0"}, "suite": 1, "measurements": 25, "threads": [1],
+        **fields_of(fit_device([_one_call(count) for count in range(5, 105, 4)], base)),
+    }  # fmt: skip
+    profile = write_calibrated(base, "pixel7", tmp_path / "started.toml", table)
+    kernels = [plain("clamp", 6400)] * 50
+    found = predict(kernels, profile, runtime="litert")
+    assert found.kernels[0].dispatch_ms == pytest.approx(0.0005, rel=0.05)
+    assert found.latency_ms == pytest.approx(_one_call(50).ms, rel=0.05)
+    assert profile.calibration is not None
+    older = profile.model_copy(
+        update={"calibration": profile.calibration.model_copy(update={"start_ms": {}})}
+    )
+    by_formula = predict(kernels, older, runtime="litert").kernels[0].dispatch_ms
+    assert by_formula == predict(kernels, base, runtime="litert").kernels[0].dispatch_ms

@@ -345,6 +345,20 @@ def test_cores_that_reach_more_of_their_peak_are_counted_for_more() -> None:
     assert place_of(machine, 4, {"cortex-a76": 0.3}.__getitem__) == place_of(machine, 4)
 
 
+def test_weights_come_from_beyond_the_inner_caches_where_the_network_does_not_fit() -> None:
+    """A linear layer of 1 MB finds its weights in a second level of 2 MB when it is alone, not behind 40 MB of others."""
+    layer = Kernel(
+        "layer", "linear", "fp32", macs=2**18, bytes_in=2**11, bytes_out=2**11, bytes_weights=2**20,
+        in_channels=512, out_channels=512, spatial=1,
+    )  # fmt: skip
+    core = replace(cluster_of("cortex-x3", 1, 3000, ISA["cortex-x3"]), l2_kib=2048.0)
+    machine = Machine("m", "no such chip", (core,), 2.0**17, 30.0)
+    alone = predict([layer], machine).kernels[0]
+    among = predict([layer] * 40, machine).kernels[0]
+    assert among.memory_ms > 1.2 * alone.memory_ms
+    assert among.compute_ms == alone.compute_ms
+
+
 def test_what_a_delegate_leaves_does_not_get_faster_by_threads() -> None:
     taken = Kernel("taken", "linear", "fp32", macs=10**8, bytes_in=4e5, bytes_out=4e5, bytes_weights=4e6, in_channels=1000, out_channels=1000, spatial=100, delegate="XNNPACK")  # fmt: skip
     left = replace(taken, name="left", delegate=None)
