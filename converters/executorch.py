@@ -17,7 +17,7 @@ from ..optimizers.passes import OptimizedModel
 from ..optimizers.quantization import prepare_dynamic
 from .explain import explain
 from .exporter_fixes import mended_lowering
-from .exporter_speedups import fast_lowering
+from .exporter_speedups import compiled_once, fast_lowering
 from .half import cast_to_half
 from .linear_forms import linear_from_products
 from .packed_weights import pack_embeddings, pack_linear
@@ -114,6 +114,7 @@ def _quantized(capture: Capture, prepared: torch.fx.GraphModule) -> ExportedProg
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     quantized = convert_pt2e(prepared, fold_quantize=True)
-    quantized = DuplicateDynamicQuantChainPass()(quantized).graph_module
+    with compiled_once(quantized):
+        DuplicateDynamicQuantChainPass()(quantized)
     pack_embeddings(quantized)
     return recapture(capture, quantized)

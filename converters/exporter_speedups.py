@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch._C import DispatchKey
 from torch.export import ExportedProgram
 
@@ -65,6 +66,14 @@ def fast_decompositions() -> Iterator[None]:
             stack.enter_context(patch(f"{user}._collect_all_valid_cia_ops", collect_once))
         stack.enter_context(patch.object(OperatorBase, "py_impl", py_impl))
         yield
+
+
+@contextmanager
+def compiled_once(graph: torch.fx.GraphModule) -> Iterator[None]:
+    """Passes that change ``graph`` again and again make its code anew when the block ends, not after every change."""
+    with patch.object(graph, "recompile", lambda: None):
+        yield
+    graph.recompile()
 
 
 @contextmanager

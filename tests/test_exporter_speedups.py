@@ -13,7 +13,7 @@ from torch import nn
 
 from edgeopt.calibration import files as suite_files_of
 from edgeopt.converters import workers
-from edgeopt.converters.exporter_speedups import fast_decompositions
+from edgeopt.converters.exporter_speedups import compiled_once, fast_decompositions
 from edgeopt.optimizers.annotation import make_quantizer
 
 
@@ -54,6 +54,19 @@ def test_a_kernel_registered_twice_is_refused_as_ever() -> None:
         operator.py_kernels.clear()
         operator.py_kernels.update(kept)
         operator._dispatch_cache.clear()
+
+
+def test_a_graph_that_is_changed_often_is_compiled_when_all_is_done() -> None:
+    graph = torch.fx.symbolic_trace(nn.Sequential(nn.ReLU(), nn.ReLU()))
+    (last,) = [node for node in graph.graph.nodes if node.name == "_1"]
+    before = graph.code
+    with compiled_once(graph):
+        last.replace_all_uses_with(last.args[0])
+        graph.graph.erase_node(last)
+        graph.recompile()
+        assert graph.code == before
+    assert before.count("getattr") == 2 and graph.code.count("getattr") == 1
+    assert "recompile" not in vars(graph)
 
 
 @pytest.mark.parametrize("norm", [True, False])
