@@ -7,7 +7,7 @@ corrections are a Gaussian process over kernels (:mod:`.corrections`, :mod:`.ker
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,16 +104,17 @@ def fit_device(
                 f"{each.network} has {len(each.kernel_ms)} kernel times for {len(each.kernels)} kernels."
             )
     machine = machine_of(profile.model_copy(update={"calibration": None}))
-    uncalibrated = Parts.of(observations, machine, constants)
-    parts, factors, calls = _fit_machine(uncalibrated, machine, constants)
+    start_ms = starts_of(observations)
+    parts, factors, calls = _fit_machine(observations, machine, constants, start_ms)
     process = KernelProcess.fit(parts, factors, calls)
     settings, anchors = process.table()
+    uncalibrated = Parts.of(observations, machine, constants, {})
     totals = uncalibrated.totals({})
-    before = parts.measured - np.log(uncalibrated.sums(totals) + uncalibrated.waking(totals))
+    before = uncalibrated.measured - np.log(uncalibrated.sums(totals) + uncalibrated.waking(totals))
     return Fit(
         factors={name: round(value, 5) for name, value in (factors | {"pause": process.pause}).items()},
         call_ms={f"{runtime} {threads}": float(f"{ms:.4g}") for (runtime, threads), ms in calls.items()},
-        start_ms={runtime: float(f"{ms:.4g}") for runtime, ms in starts_of(observations).items()},
+        start_ms={runtime: float(f"{ms:.4g}") for runtime, ms in start_ms.items()},
         settings=settings,
         anchors=anchors,
         errors=process.left_out(),
@@ -130,13 +131,15 @@ def _timed(observations: Sequence[Observation]) -> np.ndarray:
 
 
 def _fit_machine(
-    parts: Parts, machine: Machine, constants: Constants | None
+    observations: Sequence[Observation],
+    machine: Machine,
+    constants: Constants | None,
+    start_ms: Mapping[str, float],
 ) -> tuple[Parts, dict[str, float], dict[tuple[str, int], float]]:
     """The parts with the share of the last-level cache that explains the latencies best, and their factors."""
     best: tuple[float, Parts, dict[str, float], dict[tuple[str, int], float]] | None = None
     for share in _LLC if machine.llc_kib else _LLC[:1]:
-        if share:
-            parts = Parts.of(parts.observations, machine.with_llc(share), constants)
+        parts = Parts.of(observations, machine.with_llc(share), constants, start_ms)
         factors, calls, cost = _fit_factors(parts)
         cost += (share / _LLC_PRIOR) ** 2 / 2
         if best is None or cost < best[0]:

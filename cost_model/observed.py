@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,8 @@ from .predict import kernel_terms
 if TYPE_CHECKING:
     from .machine import Machine
 
-# Operators and latency are of different runs: how far these differ (relative), and what a timer can't tell.
-_RUNS_DIFFER, _TIMER_MS = 0.04, 5e-4
+# Operators and latency are of different runs: how far these differ (relative, and ms).
+_RUNS_DIFFER, _RUNS_DIFFER_MS = 0.04, 5e-4
 # Files whose operators were timed, to tell what starting one takes.
 _LEAST_TIMED = 20
 
@@ -66,9 +66,15 @@ class Parts:
     starts: np.ndarray
 
     @classmethod
-    def of(cls, observations: Sequence[Observation], machine: Machine, constants: Constants | None) -> Parts:
+    def of(
+        cls,
+        observations: Sequence[Observation],
+        machine: Machine,
+        constants: Constants | None,
+        start_ms: Mapping[str, float],
+    ) -> Parts:
+        """Of ``observations`` on ``machine``; ``start_ms`` is what :func:`starts_of` found, or nothing."""
         learned = constants or load_constants()
-        starts = starts_of(observations)
         overlap = "in_order" if place_of(machine, 1).in_order else "out_of_order"
         columns: list[tuple[np.ndarray, ...]] = []
         for index, each in enumerate(observations):
@@ -82,9 +88,9 @@ class Parts:
             narrow = np.array([path in ("int8", "dot", "i8mm") for path in paths])
             columns.append((
                 np.full(len(paths), index), found.compute, found.memory - found.llc - found.dram, found.llc, found.dram,
-                found.dispatch, GROUP_OF_CLASS[classes], narrow, np.full(len(paths), starts.get(each.runtime, np.nan)),
+                found.dispatch, GROUP_OF_CLASS[classes], narrow, np.full(len(paths), start_ms.get(each.runtime, np.nan)),
             ))  # fmt: skip
-        owner, compute, caches, llc, dram, dispatch, group, int8, measured_starts = (
+        owner, compute, caches, llc, dram, dispatch, group, int8, starts = (
             np.concatenate(c) for c in zip(*columns, strict=True)
         )
         return cls(
@@ -95,7 +101,7 @@ class Parts:
             power=1 + float(np.exp(learned.shared[f"overlap_{overlap}"])),
             measured=np.log(np.array([each.ms for each in observations])),
             kernel_ms=np.concatenate([each.kernel_ms or [np.nan] * len(each.kernels) for each in observations]),
-            starts=measured_starts,
+            starts=starts,
         )  # fmt: skip
 
     def totals(self, factors: dict[str, float]) -> np.ndarray:
@@ -149,17 +155,16 @@ def starts_of(observations: Sequence[Observation]) -> dict[str, float]:
         if len(rows) < _LEAST_TIMED:
             continue
         count, left, ms = np.array(rows).T
-        sure = np.hypot(_RUNS_DIFFER * ms, _TIMER_MS)
-
-        def misfit(
-            call_and_start: np.ndarray,
-            count: np.ndarray = count,
-            left: np.ndarray = left,
-            sure: np.ndarray = sure,
-        ) -> np.ndarray:
-            call, start = call_and_start
-            return (call + start * count - left) / sure
-
-        best = least_squares(misfit, (2e-3, 1e-4), bounds=(0.0, 1.0), loss="soft_l1")
+        sure = np.hypot(_RUNS_DIFFER * ms, _RUNS_DIFFER_MS)
+        best = least_squares(
+            _unexplained, (2e-3, 1e-4), bounds=(0.0, 1.0), loss="soft_l1", args=(count, left, sure)
+        )
         found[runtime] = float(best.x[1])
     return found
+
+
+def _unexplained(
+    call_and_start: np.ndarray, count: np.ndarray, left: np.ndarray, sure: np.ndarray
+) -> np.ndarray:
+    call, start = call_and_start
+    return (call + start * count - left) / sure

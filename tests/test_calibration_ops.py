@@ -171,10 +171,13 @@ def test_what_operators_leave_of_a_latency_tells_what_starting_one_takes() -> No
 
 def test_a_calibration_says_what_starting_a_kernel_takes_and_estimates_use_it(tmp_path: Path) -> None:
     base = load_profile("pixel7")
+    told = [_one_call(count) for count in range(5, 105, 4)]
+    fit = fit_device(told, base)
+    uncalibrated = [predict(each.kernels, base, runtime="litert").latency_ms for each in told]
+    assert np.exp(fit.before) == pytest.approx(np.array([each.ms for each in told]) / uncalibrated)
     table = {
         "date": "2026-01-02T03:04:05+00:00", "device": "none", "conditions": "made up",
-        "runtimes": {"litert": "2.3.0"}, "suite": 1, "measurements": 25, "threads": [1],
-        **fields_of(fit_device([_one_call(count) for count in range(5, 105, 4)], base)),
+        "runtimes": {"litert": "2.3.0"}, "suite": 1, "measurements": 25, "threads": [1], **fields_of(fit),
     }  # fmt: skip
     profile = write_calibrated(base, "pixel7", tmp_path / "started.toml", table)
     kernels = [plain("clamp", 6400)] * 50
